@@ -1,1 +1,20 @@
-//! Placeholder until its owner's first commit.
+//! The emulated AMD host: how its parts are built, cached and run.
+//!
+//! [`packages`] installs what Debian has, [`emulator`], [`kernel`], [`programs`]
+//! and [`image`] make the parts and keep them in a [`cache::Cache`] under a hash
+//! of all their inputs, and [`machine`] boots the whole once for one cell.
+
+pub mod cache;
+pub mod emulator;
+mod error;
+pub mod image;
+pub mod kernel;
+pub mod machine;
+pub mod packages;
+pub mod proc;
+pub mod programs;
+
+pub use error::Error;
+
+/// Result of everything here.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,344 @@
+//! Linux kernels from Debian's linux-source-6.12 with patches of our series.
+//!
+//! One git tree holds the stock source; a kernel is a commit on top of it. To
+//! build another kernel the tree is switched to its commit, which touches only
+//! the files that differ, so that `make` in that kernel's own build folder
+//! compiles little more than what changed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::cache::{Cache, Key, hash_file};
+use crate::proc::{self, Cancel};
+use crate::{Error, Result, packages};
+
+/// Debian's package of the source.
+const PACKAGE: &str = "linux-source-6.12";
+/// Lines that `make` prints for a whole build, about; for the progress display.
+const STEPS: u64 = 1_900;
+/// What the build tells of itself is fixed, so that equal inputs give equal kernels.
+const IDENTITY: &[&str] = &[
+    "KBUILD_BUILD_TIMESTAMP=2026-01-01",
+    "KBUILD_BUILD_USER=vmfirst",
+    "KBUILD_BUILD_HOST=testbed",
+];
+
+/// Which kernel to build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Variant {
+    /// The guests' kernel: stock source, no patch.
+    Guest,
+    /// The host to compare with: stock but for the patch that counts.
+    Stock,
+    /// The host with the whole series.
+    Patched,
+    /// As `Patched`, with lockdep and our KUnit tests, which run at boot.
+    Kunit,
+}
+
+impl Variant {
+    /// Its name in the cache, on the command line and in results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Guest => "guest",
+            Self::Stock => "stock",
+            Self::Patched => "patched",
+            Self::Kunit => "kunit",
+        }
+    }
+
+    fn fragments(self) -> &'static [&'static str] {
+        match self {
+            Self::Guest => &["guest.fragment"],
+            Self::Stock | Self::Patched => &["host.fragment"],
+            Self::Kunit => &["host.fragment", "kunit.fragment"],
+        }
+    }
+
+    fn patches(self, series: Vec<PathBuf>) -> Vec<PathBuf> {
+        let count = match self {
+            Self::Guest => 0,
+            Self::Stock => 1,
+            Self::Patched | Self::Kunit => series.len(),
+        };
+        series.into_iter().take(count).collect()
+    }
+
+    /// The kernel whose objects are a good start for this one's first build.
+    fn relative(self) -> Option<Self> {
+        match self {
+            Self::Patched => Some(Self::Stock),
+            Self::Stock => Some(Self::Patched),
+            Self::Guest | Self::Kunit => None,
+        }
+    }
+}
+
+/// A built kernel.
+#[derive(Debug, Clone)]
+pub struct Kernel {
+    /// The folder with `bzImage`, `vmlinux` and `config`; its name ends in the key.
+    pub dir: PathBuf,
+}
+
+impl Kernel {
+    /// The image with the boot header.
+    pub fn bzimage(&self) -> PathBuf {
+        self.dir.join("bzImage")
+    }
+
+    /// The plain ELF file.
+    pub fn vmlinux(&self) -> PathBuf {
+        self.dir.join("vmlinux")
+    }
+
+    /// Builds `variant`, or takes it from the cache; tells `on_step` how far it is.
+    pub fn build(
+        variant: Variant,
+        repo: &Path,
+        cache: &Cache,
+        cancel: &Cancel,
+        mut on_step: impl FnMut(u64, u64),
+    ) -> Result<Self> {
+        let patches = variant.patches(series(repo)?);
+        let fragments: Vec<PathBuf> = variant
+            .fragments()
+            .iter()
+            .map(|f| repo.join("kernel-patches/configs").join(f))
+            .collect();
+        let mut key = Key::new()
+            .text("recipe", "1")
+            .text("source", &source_version()?)
+            .text("cc", &compiler_version()?);
+        for input in patches.iter().chain(&fragments) {
+            key = key.file(input)?;
+        }
+        let dir = cache.artefact(&format!("kernel-{}", variant.name()), &key, |out| {
+            let source = Source::open(cache, cancel)?;
+            let _lock = cache.lock("linux")?;
+            source.switch_to(&patches, cancel)?;
+            let build = source.build_dir(variant)?;
+            configure(&source.tree, &build, &fragments, cache, cancel)?;
+            let mut step = 0;
+            compile(&source.tree, &build, variant, cache, cancel, || {
+                step += 1;
+                on_step(step, STEPS.max(step));
+            })?;
+            install(&build, out)
+        })?;
+        Ok(Self { dir })
+    }
+}
+
+/// The patches of the series, in order.
+pub fn series(repo: &Path) -> Result<Vec<PathBuf>> {
+    let dir = repo.join("kernel-patches/linux-6.12");
+    let list = dir.join("series");
+    let text = fs::read_to_string(&list).map_err(Error::io("read", &list))?;
+    Ok(text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(|line| dir.join(line))
+        .collect())
+}
+
+/// The C compiler's first line: it is an input of every build.
+pub fn compiler_version() -> Result<String> {
+    let mut cc = proc::command("gcc");
+    cc.arg("--version");
+    Ok(proc::output(cc)?.lines().next().unwrap_or_default().into())
+}
+
+fn source_version() -> Result<String> {
+    packages::version(PACKAGE)
+        .ok_or_else(|| Error::Setup(format!("Debian's package {PACKAGE} is not installed")))
+}
+
+/// The git tree of the stock source, with a build folder for each kernel beside it.
+#[derive(Debug)]
+pub struct Source {
+    /// The work tree.
+    pub tree: PathBuf,
+    dir: PathBuf,
+}
+
+impl Source {
+    /// Opens the tree of the installed source package; unpacks it the first time.
+    pub fn open(cache: &Cache, cancel: &Cancel) -> Result<Self> {
+        let dir = cache.work_dir(&format!("linux-{}", source_version()?))?;
+        let source = Self {
+            tree: dir.join("tree"),
+            dir,
+        };
+        let _lock = cache.lock("linux-unpack")?;
+        if !source.dir.join("unpacked").exists() {
+            source.unpack(cache, cancel)?;
+        }
+        Ok(source)
+    }
+
+    fn unpack(&self, cache: &Cache, cancel: &Cancel) -> Result<()> {
+        if self.tree.exists() {
+            fs::remove_dir_all(&self.tree).map_err(Error::io("remove", &self.tree))?;
+        }
+        fs::create_dir_all(&self.tree).map_err(Error::io("create", &self.tree))?;
+        let log = cache.log("linux-unpack")?;
+        let mut tar = proc::command("tar");
+        tar.args(["-xf", &format!("/usr/src/{PACKAGE}.tar.xz")])
+            .args(["--strip-components=1", "-C"])
+            .arg(&self.tree);
+        proc::run_logged(tar, &log, cancel, |_| {})?;
+        // Debian's .gitignore names everything: -f.
+        for args in [
+            &["init", "-q"][..],
+            &["config", "core.compression", "0"],
+            &["config", "gc.auto", "0"],
+            &["add", "-A", "-f", "."],
+            &["commit", "-q", "-m", "stock"],
+            &["tag", "stock"],
+        ] {
+            proc::run_logged(self.git(args), &log, cancel, |_| {})?;
+        }
+        let done = self.dir.join("unpacked");
+        fs::write(&done, "").map_err(Error::io("write", &done))
+    }
+
+    /// A git command in the tree, with an identity and date that never vary.
+    pub fn git(&self, args: &[&str]) -> std::process::Command {
+        let mut git = proc::command("git");
+        git.arg("-C").arg(&self.tree).args(args);
+        for who in ["AUTHOR", "COMMITTER"] {
+            git.env(format!("GIT_{who}_NAME"), "testbed")
+                .env(format!("GIT_{who}_EMAIL"), "testbed@vmfirst.invalid")
+                .env(format!("GIT_{who}_DATE"), "2026-01-01T00:00:00Z");
+        }
+        git
+    }
+
+    /// Puts the tree to stock plus `patches`; leaves files that stay the same untouched.
+    fn switch_to(&self, patches: &[PathBuf], cancel: &Cancel) -> Result<()> {
+        let index = self.dir.join("index");
+        let run = |args: &[&str], patch: Option<&Path>| {
+            cancel.check()?;
+            let mut git = self.git(args);
+            git.env("GIT_INDEX_FILE", &index).args(patch);
+            proc::output(git)
+        };
+        run(&["read-tree", "stock"], None)?;
+        for patch in patches {
+            run(&["apply", "--cached"], Some(patch))?;
+        }
+        let tree = run(&["write-tree"], None)?;
+        let commit = run(
+            &["commit-tree", "-p", "stock", "-m", "patched", tree.trim()],
+            None,
+        )?;
+        fs::remove_file(&index).map_err(Error::io("remove", &index))?;
+        proc::output(self.git(&["checkout", "-q", "-f", "--detach", commit.trim()]))?;
+        Ok(())
+    }
+
+    /// The build folder of `variant`; a new one starts from its relative's objects.
+    fn build_dir(&self, variant: Variant) -> Result<PathBuf> {
+        let dir = self.dir.join(format!("build-{}", variant.name()));
+        let relative = variant
+            .relative()
+            .map(|v| self.dir.join(format!("build-{}", v.name())));
+        if dir.exists() {
+            return Ok(dir);
+        }
+        match relative.filter(|r| r.exists()) {
+            Some(relative) => {
+                let mut copy = proc::command("cp");
+                copy.arg("-a").arg(&relative).arg(&dir);
+                proc::output(copy)?;
+            }
+            None => fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?,
+        }
+        Ok(dir)
+    }
+}
+
+fn make(tree: &Path, build: &Path) -> std::process::Command {
+    let mut make = proc::command("make");
+    make.arg("-C")
+        .arg(tree)
+        .arg(format!("O={}", build.display()))
+        .arg("ARCH=x86_64")
+        .args(IDENTITY);
+    make
+}
+
+/// tinyconfig plus the fragments, written only if it differs from what is there.
+fn configure(
+    tree: &Path,
+    build: &Path,
+    fragments: &[PathBuf],
+    cache: &Cache,
+    cancel: &Cancel,
+) -> Result<()> {
+    let log = cache.log("kernel-configure")?;
+    let config = build.join(".config");
+    let before = fs::read(&config).unwrap_or_default();
+    let auto = build.join("include/config/auto.conf");
+    let stamp = fs::metadata(&auto).and_then(|m| m.modified()).ok();
+    let mut tiny = make(tree, build);
+    tiny.arg("tinyconfig");
+    proc::run_logged(tiny, &log, cancel, |_| {})?;
+    let mut merge = proc::command("scripts/kconfig/merge_config.sh");
+    merge
+        .current_dir(tree)
+        .args(["-m", "-O"])
+        .arg(build)
+        .arg(&config)
+        .args(fragments);
+    proc::run_logged(merge, &log, cancel, |_| {})?;
+    let mut finish = make(tree, build);
+    finish.arg("olddefconfig");
+    proc::run_logged(finish, &log, cancel, |_| {})?;
+    // An unchanged configuration keeps its date, or make would configure anew.
+    let same = fs::read(&config).map_err(Error::io("read", &config))? == before;
+    if let (true, Some(stamp)) = (same, stamp) {
+        fs::File::options()
+            .append(true)
+            .open(&config)
+            .and_then(|file| file.set_modified(stamp))
+            .map_err(Error::io("date", &config))?;
+    }
+    Ok(())
+}
+
+fn compile(
+    tree: &Path,
+    build: &Path,
+    variant: Variant,
+    cache: &Cache,
+    cancel: &Cancel,
+    mut on_step: impl FnMut(),
+) -> Result<()> {
+    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut bzimage = make(tree, build);
+    bzimage
+        .arg(format!("-j{jobs}"))
+        .args(["bzImage", "vmlinux"]);
+    let log = cache.log(&format!("kernel-{}", variant.name()))?;
+    proc::run_logged(bzimage, &log, cancel, |_| on_step())
+}
+
+fn install(build: &Path, out: &Path) -> Result<()> {
+    for (from, to) in [
+        ("arch/x86/boot/bzImage", "bzImage"),
+        ("vmlinux", "vmlinux"),
+        (".config", "config"),
+    ] {
+        let from = build.join(from);
+        fs::copy(&from, out.join(to)).map_err(Error::io("copy", &from))?;
+    }
+    Ok(())
+}
+
+/// SHA-256 of a kernel's configuration, for the results.
+pub fn config_hash(kernel: &Kernel) -> Result<String> {
+    hash_file(&kernel.dir.join("config"))
+}

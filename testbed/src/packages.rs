@@ -1,0 +1,98 @@
+//! What comes from Debian 12, and at which version it was tried.
+
+use crate::cache::Cache;
+use crate::proc::{self, Cancel};
+use crate::{Error, Result};
+
+/// Packages that the builds and the images need on top of Rust and git.
+const NEEDED: &[&str] = &[
+    "bc",
+    "bison",
+    "build-essential",
+    "cpio",
+    "dbench",
+    "dpkg-dev",
+    "e2fsprogs",
+    "flex",
+    "libelf-dev",
+    "libfdt-dev",
+    "libglib2.0-dev",
+    "libpixman-1-dev",
+    "linux-source-6.12",
+    "lz4",
+    "meson",
+    "ninja-build",
+    "pkg-config",
+    "python3-distutils",
+    "python3-venv",
+    "qemu-system-data",
+    "seabios",
+    "stress-ng",
+    "zlib1g-dev",
+];
+
+/// The versions that the published figures were made with.
+const TRIED: &[(&str, &str)] = &[
+    ("dbench", "4.0-2.1"),
+    ("linux-source-6.12", "6.12.117-1~deb12u1"),
+    ("qemu-system-data", "1:7.2+dfsg-7+deb12u18"),
+    ("seabios", "1.16.2-1"),
+    ("stress-ng", "0.15.06-2"),
+];
+
+/// Installs what is missing; returns a warning for each version that is not the tried one.
+pub fn install(cache: &Cache, cancel: &Cancel) -> Result<Vec<String>> {
+    let missing: Vec<&str> = NEEDED
+        .iter()
+        .copied()
+        .filter(|package| version(package).is_none())
+        .collect();
+    if !missing.is_empty() {
+        apt_install(&missing, cache, cancel)?;
+    }
+    Ok(warnings())
+}
+
+fn apt_install(missing: &[&str], cache: &Cache, cancel: &Cancel) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(Error::MissingPackages(missing.join(" ")));
+    }
+    let log = cache.log("apt")?;
+    let mut update = proc::command("apt-get");
+    update.args(["-q", "update"]);
+    proc::run_logged(update, &log, cancel, |_| {})?;
+    let mut install = proc::command("apt-get");
+    install
+        .args(["-q", "-y", "--no-install-recommends", "install"])
+        .args(missing)
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    proc::run_logged(install, &log, cancel, |_| {})
+}
+
+fn warnings() -> Vec<String> {
+    TRIED
+        .iter()
+        .filter_map(|(package, tried)| {
+            let found = version(package).unwrap_or_default();
+            (found != *tried).then(|| {
+                format!("{package} is {found}, the published figures were made with {tried}")
+            })
+        })
+        .collect()
+}
+
+/// The installed version of a Debian package.
+pub fn version(package: &str) -> Option<String> {
+    let mut query = proc::command("dpkg-query");
+    query.args(["-W", "-f", "${db:Status-Status} ${Version}", package]);
+    let out = proc::output(query).ok()?;
+    out.strip_prefix("installed ").map(str::to_string)
+}
+
+/// Name and version of everything that shapes a measurement, for the results.
+pub fn versions() -> Vec<(String, String)> {
+    TRIED
+        .iter()
+        .filter_map(|(package, _)| Some((package.to_string(), version(package)?)))
+        .collect()
+}

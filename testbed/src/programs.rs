@@ -1,0 +1,43 @@
+//! Our own programs, linked statically so that the images need no libraries for them.
+
+use std::path::{Path, PathBuf};
+
+use crate::Result;
+use crate::cache::Cache;
+use crate::proc::{self, Cancel};
+
+/// The target is named so that the flags do not reach build scripts and macros.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// Packages whose program goes into an image, and the program's name.
+const PACKAGES: &[&str] = &["vmm", "dense-bench", "guest-init"];
+
+/// Where the built programs are.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    dir: PathBuf,
+}
+
+impl Programs {
+    /// Builds them with cargo, which knows by itself what is still good.
+    pub fn build(repo: &Path, cache: &Cache, cancel: &Cancel) -> Result<Self> {
+        let target = repo.join("target/static");
+        let mut cargo = proc::command("cargo");
+        cargo
+            .current_dir(repo)
+            .args(["build", "--release", "--target", TARGET, "--target-dir"])
+            .arg(&target)
+            .env("RUSTFLAGS", "-C target-feature=+crt-static");
+        for package in PACKAGES {
+            cargo.args(["--package", package]);
+        }
+        proc::run_logged(cargo, &cache.log("programs")?, cancel, |_| {})?;
+        Ok(Self {
+            dir: target.join(TARGET).join("release"),
+        })
+    }
+
+    /// The path of one of them.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+}
