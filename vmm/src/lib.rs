@@ -1,1 +1,23 @@
-//! Placeholder until its owner's first commit.
+//! `vmm`: launches one virtual machine on KVM, built on the rust-vmm crates.
+//!
+//! Read [`builder`] first: it assembles a machine in one function. [`boot`] puts
+//! a kernel and its tables into memory, [`vcpu`] runs the CPUs, [`devices`] has a
+//! folder or file for each device, and [`run`] ties them to the terminal and to
+//! signals until the machine ends.
+
+pub mod boot;
+pub mod builder;
+pub mod bus;
+pub mod config;
+pub mod devices;
+mod error;
+pub mod exit;
+pub mod layout;
+pub mod memory;
+pub mod run;
+pub mod vcpu;
+
+pub use error::Error;
+
+/// Result of everything here.
+pub type Result<T> = std::result::Result<T, Error>;

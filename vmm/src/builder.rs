@@ -1,0 +1,186 @@
+//! Assembles a machine.
+
+use std::sync::{Arc, Mutex};
+
+use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region};
+use kvm_ioctls::{IoEventAddress, Kvm, VcpuFd, VmFd};
+use virtio_queue::{Queue, QueueT};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use crate::bus::Shared;
+use crate::config::{Config, Disk};
+use crate::devices::block;
+use crate::devices::power::{self, Power};
+use crate::devices::pvpanic::Pvpanic;
+use crate::devices::rtc::Rtc;
+use crate::devices::serial::{self, Console, SerialPort};
+use crate::devices::virtio_mmio::{Interrupt, NOTIFY, VirtioMmio};
+use crate::layout::{
+    ACPI_PM, COM1, COM1_IRQ, KVM_IDENTITY_MAP, KVM_TSS, PVPANIC, RTC, VIRTIO_MMIO, VIRTIO_MMIO_IRQ,
+    VIRTIO_MMIO_SIZE,
+};
+use crate::memory::{self, GuestMemory};
+use crate::run::Ender;
+use crate::vcpu::{self, Buses};
+use crate::{Error, Result, boot};
+
+/// A machine that is ready to run.
+pub struct Machine {
+    /// Its vCPUs.
+    pub vcpus: Vec<VcpuFd>,
+    /// How they reach devices.
+    pub buses: Arc<Buses>,
+    /// The disks' workers.
+    pub workers: Vec<block::Worker>,
+    /// Standard input on its way to the serial port.
+    pub console: Console,
+    /// Who is told when the machine ends.
+    pub ender: Ender,
+    /// The VM outlives all that refers to it.
+    pub vm: VmFd,
+    /// The guest's memory stays mapped as long as the VM is there.
+    pub memory: GuestMemory,
+}
+
+/// Builds the machine that `config` describes. When it fails, nothing is left.
+pub fn build(mut config: Config) -> Result<Machine> {
+    let kvm = Kvm::new().map_err(Error::kvm("be opened at /dev/kvm"))?;
+    let memory = memory::allocate(config.mem)?;
+    let entry = boot::load(&memory, &mut config)?;
+    let vm = create_vm(&kvm, &memory)?;
+
+    let ender = Ender::new()?;
+    let mut buses = Buses::default();
+    let console = add_legacy_devices(&vm, &mut buses, &ender)?;
+    let mut workers = Vec::new();
+    for (index, disk) in config.disks.into_iter().enumerate() {
+        workers.push(add_disk(&vm, &mut buses, &memory, index as u64, disk)?);
+    }
+    Ok(Machine {
+        vcpus: create_vcpus(&kvm, &vm, config.cpus, entry)?,
+        buses: Arc::new(buses),
+        workers,
+        console,
+        ender,
+        vm,
+        memory,
+    })
+}
+
+fn create_vm(kvm: &Kvm, memory: &GuestMemory) -> Result<VmFd> {
+    let vm = kvm.create_vm().map_err(Error::kvm("create a VM"))?;
+    vm.set_tss_address(KVM_TSS)
+        .and_then(|()| vm.set_identity_map_address(KVM_IDENTITY_MAP))
+        .map_err(Error::kvm("place its own pages"))?;
+    vm.create_irq_chip()
+        .map_err(Error::kvm("create interrupt controllers"))?;
+    let pit = kvm_pit_config {
+        flags: KVM_PIT_SPEAKER_DUMMY,
+        ..Default::default()
+    };
+    vm.create_pit2(pit).map_err(Error::kvm("create a timer"))?;
+    for (slot, region) in memory.iter().enumerate() {
+        add_memory(&vm, memory, slot as u32, region.start_addr(), region.len())?;
+    }
+    Ok(vm)
+}
+
+fn add_memory(
+    vm: &VmFd,
+    memory: &GuestMemory,
+    slot: u32,
+    start: GuestAddress,
+    length: u64,
+) -> Result<()> {
+    let host = memory
+        .get_host_address(start)
+        .map_err(|e| Error::Memory(e.to_string()))?;
+    let region = kvm_userspace_memory_region {
+        slot,
+        guest_phys_addr: start.0,
+        memory_size: length,
+        userspace_addr: host as u64,
+        flags: 0,
+    };
+    // SAFETY: the region is mapped by `memory`, which the machine keeps as long
+    // as the VM, and no other slot overlaps it.
+    unsafe { vm.set_user_memory_region(region) }.map_err(Error::kvm("take the guest's memory"))
+}
+
+fn event() -> Result<EventFd> {
+    EventFd::new(EFD_NONBLOCK).map_err(Error::system("create an event"))
+}
+
+fn add_legacy_devices(vm: &VmFd, buses: &mut Buses, ender: &Ender) -> Result<Console> {
+    let irq = event()?;
+    vm.register_irqfd(&irq, COM1_IRQ)
+        .map_err(Error::kvm("wire the serial port's interrupt"))?;
+    let drained = event()?;
+    let port = Arc::new(Mutex::new(SerialPort::new(&irq, &drained)?));
+    let devices: [(u16, u64, Shared); 4] = [
+        (COM1, serial::SIZE, port.clone()),
+        (RTC, 2, Arc::new(Mutex::new(Rtc::default()))),
+        (
+            ACPI_PM,
+            power::SIZE,
+            Arc::new(Mutex::new(Power::new(ender.clone()))),
+        ),
+        (
+            PVPANIC,
+            1,
+            Arc::new(Mutex::new(Pvpanic::new(ender.clone()))),
+        ),
+    ];
+    for (start, size, device) in devices {
+        buses.ports.add(start.into(), size, device);
+    }
+    Console::new(port, drained)
+}
+
+fn add_disk(
+    vm: &VmFd,
+    buses: &mut Buses,
+    memory: &GuestMemory,
+    index: u64,
+    disk: Disk,
+) -> Result<block::Worker> {
+    let queue = Queue::new(block::QUEUE_SIZE).map_err(|e| Error::Config(e.to_string()))?;
+    let queue = Arc::new(Mutex::new(queue));
+    let irq = event()?;
+    vm.register_irqfd(&irq, VIRTIO_MMIO_IRQ + index as u32)
+        .map_err(Error::kvm("wire a disk's interrupt"))?;
+    let interrupt = Arc::new(Interrupt::new(irq));
+    let notified = event()?;
+    let address = VIRTIO_MMIO + index * VIRTIO_MMIO_SIZE;
+    vm.register_ioevent(&notified, &IoEventAddress::Mmio(address + NOTIFY), 0u32)
+        .map_err(Error::kvm("wire a disk's doorbell"))?;
+    let transport = VirtioMmio::new(
+        block::identity(&disk),
+        vec![queue.clone()],
+        interrupt.clone(),
+    );
+    buses
+        .mmio
+        .add(address, VIRTIO_MMIO_SIZE, Arc::new(Mutex::new(transport)));
+    Ok(block::Worker {
+        disk,
+        queue,
+        interrupt,
+        notified,
+        memory: memory.clone(),
+    })
+}
+
+fn create_vcpus(kvm: &Kvm, vm: &VmFd, count: u8, entry: u64) -> Result<Vec<VcpuFd>> {
+    let cpuid = vcpu::supported_cpuid(kvm)?;
+    (0..count)
+        .map(|id| {
+            let fd = vm
+                .create_vcpu(id.into())
+                .map_err(Error::kvm("create a vCPU"))?;
+            vcpu::prepare(&fd, &cpuid, id, count, entry)?;
+            Ok(fd)
+        })
+        .collect()
+}

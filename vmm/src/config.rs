@@ -1,0 +1,209 @@
+//! What the user asked for, checked before any machine exists.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::PathBuf;
+
+use crate::layout::{CMDLINE_MAX, VIRTIO_MMIO_MAX};
+use crate::{Error, Result};
+
+/// Size of a disk's sector in bytes.
+pub const SECTOR: u64 = 512;
+const MIB: u64 = 1 << 20;
+
+/// The options of `vmm run`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RunArgs {
+    /// Kernel: a bzImage or an ELF vmlinux
+    #[arg(long, value_name = "FILE")]
+    pub kernel: PathBuf,
+    /// Initial ram disk
+    #[arg(long, value_name = "FILE")]
+    pub initrd: Option<PathBuf>,
+    /// Raw disk image, /dev/vda and so on in the guest; with ",ro" read-only [may be repeated]
+    #[arg(long = "disk", value_name = "FILE[,ro]")]
+    pub disks: Vec<DiskArg>,
+    /// Virtual CPUs, 1 to 255
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=255))]
+    pub cpus: u8,
+    /// Memory, as 256M or 2G
+    #[arg(long, default_value = "256M", value_parser = parse_mem)]
+    pub mem: u64,
+    /// The kernel's command line
+    #[arg(long, default_value = "console=ttyS0", value_parser = parse_cmdline)]
+    pub cmdline: String,
+}
+
+/// One `--disk`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskArg {
+    /// The image.
+    pub path: PathBuf,
+    /// Whether the guest may not write to it.
+    pub read_only: bool,
+}
+
+impl std::str::FromStr for DiskArg {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        let (path, read_only) = match text.strip_suffix(",ro") {
+            Some(path) => (path, true),
+            None => (text, false),
+        };
+        Ok(Self {
+            path: path.into(),
+            read_only,
+        })
+    }
+}
+
+/// A machine to build: every file is open and every number has been checked.
+#[derive(Debug)]
+pub struct Config {
+    /// The kernel's path, for messages, and its open file.
+    pub kernel: (PathBuf, File),
+    /// The initial ram disk.
+    pub initrd: Option<(PathBuf, File)>,
+    /// The disks, in order.
+    pub disks: Vec<Disk>,
+    /// Number of vCPUs.
+    pub cpus: u8,
+    /// Bytes of memory.
+    pub mem: u64,
+    /// The kernel's command line.
+    pub cmdline: String,
+}
+
+/// A disk image that is open and locked.
+#[derive(Debug)]
+pub struct Disk {
+    /// The image. Its lock ends with it.
+    pub file: File,
+    /// Its size in sectors.
+    pub sectors: u64,
+    /// Whether the guest may not write to it.
+    pub read_only: bool,
+}
+
+impl TryFrom<RunArgs> for Config {
+    type Error = Error;
+
+    fn try_from(args: RunArgs) -> Result<Self> {
+        let open = |what, path: PathBuf| {
+            let file = File::open(&path).map_err(Error::file("open", what, &path))?;
+            Ok((path, file))
+        };
+        if args.disks.len() > VIRTIO_MMIO_MAX {
+            return Err(Error::Config(format!(
+                "{} disks: at most {VIRTIO_MMIO_MAX} are possible",
+                args.disks.len()
+            )));
+        }
+        Ok(Self {
+            kernel: open("kernel", args.kernel)?,
+            initrd: args.initrd.map(|path| open("initrd", path)).transpose()?,
+            disks: args.disks.iter().map(open_disk).collect::<Result<_>>()?,
+            cpus: args.cpus,
+            mem: args.mem,
+            cmdline: args.cmdline,
+        })
+    }
+}
+
+/// Opens and locks an image: a writable one for this machine alone.
+fn open_disk(arg: &DiskArg) -> Result<Disk> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(!arg.read_only)
+        .open(&arg.path)
+        .map_err(Error::file("open", "disk", &arg.path))?;
+    let locked = if arg.read_only {
+        file.try_lock_shared()
+    } else {
+        file.try_lock()
+    };
+    locked.map_err(|error| match error {
+        TryLockError::WouldBlock => Error::Config(format!(
+            "disk {} is in use by another machine; stop that one, or give both \",ro\"",
+            arg.path.display()
+        )),
+        TryLockError::Error(source) => Error::file("lock", "disk", &arg.path)(source),
+    })?;
+    let bytes = file
+        .metadata()
+        .map_err(Error::file("look at", "disk", &arg.path))?
+        .len();
+    if bytes == 0 || bytes % SECTOR != 0 {
+        return Err(Error::Config(format!(
+            "disk {} has {bytes} bytes: a raw image is a multiple of {SECTOR}",
+            arg.path.display()
+        )));
+    }
+    Ok(Disk {
+        file,
+        sectors: bytes / SECTOR,
+        read_only: arg.read_only,
+    })
+}
+
+/// Reads a size with the suffix M or G; without one it is in MiB.
+fn parse_mem(text: &str) -> std::result::Result<u64, String> {
+    let (number, unit) = match text.as_bytes().last() {
+        Some(b'G' | b'g') => (&text[..text.len() - 1], 1024 * MIB),
+        Some(b'M' | b'm') => (&text[..text.len() - 1], MIB),
+        _ => (text, MIB),
+    };
+    let bytes = number
+        .parse::<u64>()
+        .ok()
+        .and_then(|n| n.checked_mul(unit))
+        .ok_or("expected a size such as 256M or 2G")?;
+    if !(32 * MIB..=1024 * 1024 * MIB).contains(&bytes) {
+        return Err("memory is 32M to 1024G".into());
+    }
+    Ok(bytes)
+}
+
+fn parse_cmdline(text: &str) -> std::result::Result<String, String> {
+    if text.len() >= CMDLINE_MAX {
+        return Err(format!(
+            "{} bytes; at most {} fit",
+            text.len(),
+            CMDLINE_MAX - 1
+        ));
+    }
+    if text.contains('\0') {
+        return Err("a zero byte ends the command line".into());
+    }
+    Ok(text.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units_and_bounds() {
+        assert_eq!(parse_mem("256M"), Ok(256 * MIB));
+        assert_eq!(parse_mem("64"), Ok(64 * MIB));
+        assert_eq!(parse_mem("2g"), Ok(2048 * MIB));
+        for bad in ["", "M", "1M", "-1", "12X", "99999999999999G", "2000G"] {
+            assert!(parse_mem(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_disk_may_be_read_only() {
+        let disk: DiskArg = "a,b,ro".parse().unwrap();
+        assert_eq!((disk.path, disk.read_only), ("a,b".into(), true));
+        let disk: DiskArg = "a.img".parse().unwrap();
+        assert_eq!((disk.path, disk.read_only), ("a.img".into(), false));
+    }
+
+    #[test]
+    fn a_command_line_must_fit() {
+        assert!(parse_cmdline(&"x".repeat(CMDLINE_MAX - 1)).is_ok());
+        assert!(parse_cmdline(&"x".repeat(CMDLINE_MAX)).is_err());
+        assert!(parse_cmdline("a\0b").is_err());
+    }
+}

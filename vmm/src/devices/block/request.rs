@@ -1,0 +1,121 @@
+//! One request of a guest, which may be hostile, on a disk.
+
+use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
+
+use virtio_bindings::virtio_blk::{
+    VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_FLUSH,
+    VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
+};
+use virtio_queue::DescriptorChain;
+
+use crate::config::{Disk, SECTOR};
+use crate::memory::GuestMemory;
+
+/// Data goes through a buffer of this many bytes, however much a guest asks for.
+const CHUNK: usize = 64 * 1024;
+/// Bytes of a disk's name.
+const ID_SIZE: usize = 20;
+/// Every disk's name.
+const ID: &[u8] = b"vmfirst";
+
+type Reader<'a> = virtio_queue::Reader<'a>;
+type Writer<'a> = virtio_queue::Writer<'a>;
+
+/// Why a request gets another status than "ok".
+enum Refused {
+    /// Outside the disk, of a wrong size, against read-only, or failed by the host.
+    Io,
+    /// Of a kind that was not offered.
+    Unsupported,
+}
+
+impl From<std::io::Error> for Refused {
+    fn from(_: std::io::Error) -> Self {
+        Self::Io
+    }
+}
+
+/// Carries out one request. Returns how many bytes were written to the guest's
+/// buffers; 0 for a chain that can't even take a status.
+pub fn serve(disk: &Disk, memory: &GuestMemory, chain: DescriptorChain<&GuestMemory>) -> u32 {
+    let (Ok(mut input), Ok(mut output)) = (chain.clone().reader(memory), chain.writer(memory))
+    else {
+        return 0;
+    };
+    let Some(data_size) = output.available_bytes().checked_sub(1) else {
+        return 0;
+    };
+    let Ok(mut status) = output.split_at(data_size) else {
+        return 0;
+    };
+    let code = match execute(disk, &mut input, &mut output) {
+        Ok(()) => VIRTIO_BLK_S_OK,
+        Err(Refused::Io) => VIRTIO_BLK_S_IOERR,
+        Err(Refused::Unsupported) => VIRTIO_BLK_S_UNSUPP,
+    };
+    match status.write_all(&[code as u8]) {
+        Ok(()) => u32::try_from(output.bytes_written() + 1).unwrap_or(u32::MAX),
+        Err(_) => 0,
+    }
+}
+
+fn execute(disk: &Disk, input: &mut Reader, output: &mut Writer) -> Result<(), Refused> {
+    let mut header = [0; 16];
+    input.read_exact(&mut header)?;
+    // type: le32, reserved: le32, sector: le64
+    let [t0, t1, t2, t3, _, _, _, _, sector @ ..] = header;
+    let sector = u64::from_le_bytes(sector);
+    match u32::from_le_bytes([t0, t1, t2, t3]) {
+        VIRTIO_BLK_T_IN => read(disk, sector, output),
+        VIRTIO_BLK_T_OUT => write(disk, sector, input),
+        VIRTIO_BLK_T_FLUSH => Ok(disk.file.sync_data()?),
+        VIRTIO_BLK_T_GET_ID => {
+            let mut id = [0; ID_SIZE];
+            id[..ID.len()].copy_from_slice(ID);
+            Ok(output.write_all(&id)?)
+        }
+        _ => Err(Refused::Unsupported),
+    }
+}
+
+/// Where a transfer begins in the file, if all of it is on the disk.
+fn position(disk: &Disk, sector: u64, length: usize) -> Result<u64, Refused> {
+    let length = length as u64;
+    let sectors = length / SECTOR;
+    let end = sector.checked_add(sectors).ok_or(Refused::Io)?;
+    if !length.is_multiple_of(SECTOR) || end > disk.sectors {
+        return Err(Refused::Io);
+    }
+    Ok(sector * SECTOR)
+}
+
+fn read(disk: &Disk, sector: u64, output: &mut Writer) -> Result<(), Refused> {
+    let mut at = position(disk, sector, output.available_bytes())?;
+    let mut buffer = vec![0; CHUNK.min(output.available_bytes())];
+    while output.available_bytes() > 0 {
+        let n = buffer.len().min(output.available_bytes());
+        disk.file.read_exact_at(&mut buffer[..n], at)?;
+        output.write_all(&buffer[..n])?;
+        at += n as u64;
+    }
+    Ok(())
+}
+
+fn write(disk: &Disk, sector: u64, input: &mut Reader) -> Result<(), Refused> {
+    if disk.read_only {
+        return Err(Refused::Io);
+    }
+    let mut at = position(disk, sector, input.available_bytes())?;
+    let mut buffer = vec![0; CHUNK.min(input.available_bytes())];
+    while input.available_bytes() > 0 {
+        let n = buffer.len().min(input.available_bytes());
+        input.read_exact(&mut buffer[..n])?;
+        disk.file.write_all_at(&buffer[..n], at)?;
+        at += n as u64;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

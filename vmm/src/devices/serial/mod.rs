@@ -1,0 +1,82 @@
+//! The first serial port (8250), with the terminal or a pipe at its other end.
+
+mod console;
+
+use std::io::{Stdout, stdout};
+
+use vm_superio::serial::SerialEvents;
+use vm_superio::{Serial, Trigger};
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::bus::Device;
+use crate::{Error, Result};
+
+pub use console::Console;
+
+/// Bytes of I/O space.
+pub const SIZE: u64 = 8;
+
+/// Raises the port's interrupt.
+struct Irq(EventFd);
+
+impl Trigger for Irq {
+    type E = std::io::Error;
+
+    fn trigger(&self) -> std::io::Result<()> {
+        self.0.write(1)
+    }
+}
+
+/// Tells the console that the guest has taken all input that it was given.
+struct Drained(EventFd);
+
+impl SerialEvents for Drained {
+    fn buffer_read(&self) {}
+    fn out_byte(&self) {}
+    fn tx_lost_byte(&self) {}
+    fn in_buffer_empty(&self) {
+        // The counter would have to reach 2^64 for this to fail.
+        let _ = self.0.write(1);
+    }
+}
+
+/// The port.
+pub struct SerialPort {
+    port: Serial<Irq, Drained, Stdout>,
+}
+
+impl SerialPort {
+    /// A port that interrupts through `irq` and says through `drained` when it takes more input.
+    pub fn new(irq: &EventFd, drained: &EventFd) -> Result<Self> {
+        let clone = |fd: &EventFd| fd.try_clone().map_err(Error::system("share an event"));
+        Ok(Self {
+            port: Serial::with_events(Irq(clone(irq)?), Drained(clone(drained)?), stdout()),
+        })
+    }
+
+    /// How many bytes of input fit now.
+    pub fn room(&self) -> usize {
+        self.port.fifo_capacity()
+    }
+
+    /// Hands over input, at most [`Self::room`] bytes of it.
+    pub fn input(&mut self, bytes: &[u8]) {
+        // Fails in loopback mode, where a real port loses input too.
+        let _ = self.port.enqueue_raw_bytes(bytes);
+    }
+}
+
+impl Device for SerialPort {
+    fn read(&mut self, offset: u64, data: &mut [u8]) {
+        if let (Ok(offset), [byte]) = (u8::try_from(offset), data) {
+            *byte = self.port.read(offset);
+        }
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) {
+        if let (Ok(offset), [byte]) = (u8::try_from(offset), data) {
+            // A closed standard output must not stop the guest.
+            let _ = self.port.write(offset, *byte);
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! The virtio-mmio transport, version 2: section 4.2 of the virtio 1.2 specification.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use virtio_bindings::virtio_config::{VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_F_VERSION_1};
+use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
+use virtio_queue::{Queue, QueueT};
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::bus::Device;
+use crate::devices::{get, put};
+
+/// Offset at which the driver says that a queue has work.
+pub const NOTIFY: u64 = 0x50;
+/// Offset of the device's own configuration.
+const CONFIG: u64 = 0x100;
+/// "virt" in little endian.
+const MAGIC: u64 = 0x7472_6976;
+const VERSION: u64 = 2;
+/// "VMF1": any value is good.
+const VENDOR: u64 = 0x3146_4d56;
+/// The only reason for an interrupt that a device here has: used buffers.
+const USED_BUFFERS: u32 = 1;
+
+/// A queue that the transport sets up and a device's worker serves.
+pub type SharedQueue = Arc<Mutex<Queue>>;
+
+/// Takes a shared queue, whatever happened to the thread that had it last.
+pub fn lock(queue: &SharedQueue) -> MutexGuard<'_, Queue> {
+    queue.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The device's interrupt, with the register that says why.
+pub struct Interrupt {
+    status: AtomicU32,
+    irq: EventFd,
+}
+
+impl Interrupt {
+    /// An interrupt that `irq` raises.
+    pub fn new(irq: EventFd) -> Self {
+        Self {
+            status: AtomicU32::new(0),
+            irq,
+        }
+    }
+
+    /// Tells the driver that there are used buffers.
+    pub fn used_buffers(&self) {
+        self.status.fetch_or(USED_BUFFERS, Ordering::SeqCst);
+        // Fails only when 2^64 - 1 of them wait already.
+        let _ = self.irq.write(1);
+    }
+}
+
+/// What the transport has to know of its device.
+pub struct Identity {
+    /// The device's type: section 5 of the specification.
+    pub device_type: u32,
+    /// The features it offers, less the transport's own.
+    pub features: u64,
+    /// Its configuration space.
+    pub config: Vec<u8>,
+}
+
+/// The registers of one device.
+pub struct VirtioMmio {
+    identity: Identity,
+    queues: Vec<SharedQueue>,
+    interrupt: Arc<Interrupt>,
+    status: u32,
+    device_features_sel: u32,
+    driver_features_sel: u32,
+    driver_features: u64,
+    queue_sel: usize,
+}
+
+impl VirtioMmio {
+    /// Registers for a device that serves `queues`.
+    pub fn new(
+        mut identity: Identity,
+        queues: Vec<SharedQueue>,
+        interrupt: Arc<Interrupt>,
+    ) -> Self {
+        identity.features |= 1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_EVENT_IDX;
+        Self {
+            identity,
+            queues,
+            interrupt,
+            status: 0,
+            device_features_sel: 0,
+            driver_features_sel: 0,
+            driver_features: 0,
+            queue_sel: 0,
+        }
+    }
+
+    fn register(&self, offset: u64) -> u64 {
+        let queue = || self.queues.get(self.queue_sel).map(lock);
+        match offset {
+            0x00 => MAGIC,
+            0x04 => VERSION,
+            0x08 => self.identity.device_type.into(),
+            0x0c => VENDOR,
+            0x10 => half(self.identity.features, self.device_features_sel),
+            0x34 => queue().map_or(0, |q| q.max_size().into()),
+            0x44 => queue().is_some_and(|q| q.ready()).into(),
+            0x60 => self.interrupt.status.load(Ordering::SeqCst).into(),
+            0x70 => self.status.into(),
+            _ => 0,
+        }
+    }
+
+    fn set_register(&mut self, offset: u64, value: u32) {
+        match offset {
+            0x14 => self.device_features_sel = value,
+            0x20 if self.status & VIRTIO_CONFIG_S_FEATURES_OK == 0 => {
+                set_half(&mut self.driver_features, self.driver_features_sel, value);
+            }
+            0x24 => self.driver_features_sel = value,
+            0x30 => self.queue_sel = value as usize,
+            0x64 => {
+                self.interrupt.status.fetch_and(!value, Ordering::SeqCst);
+            }
+            0x70 => self.set_status(value),
+            0x38 | 0x44 | 0x80..=0xa4 => self.set_queue(offset, value),
+            _ => {}
+        }
+    }
+
+    fn set_status(&mut self, value: u32) {
+        if value == 0 {
+            self.reset();
+            return;
+        }
+        let acceptable = self.driver_features & !self.identity.features == 0
+            && self.driver_features & 1 << VIRTIO_F_VERSION_1 != 0;
+        self.status = if acceptable {
+            value
+        } else {
+            value & !VIRTIO_CONFIG_S_FEATURES_OK
+        };
+        if self.status & VIRTIO_CONFIG_S_FEATURES_OK != 0 {
+            let event_idx = self.driver_features & 1 << VIRTIO_RING_F_EVENT_IDX != 0;
+            for queue in &self.queues {
+                lock(queue).set_event_idx(event_idx);
+            }
+        }
+    }
+
+    fn reset(&mut self) {
+        for queue in &self.queues {
+            lock(queue).reset();
+        }
+        self.interrupt.status.store(0, Ordering::SeqCst);
+        self.status = 0;
+        self.driver_features = 0;
+        self.queue_sel = 0;
+    }
+
+    /// The chosen queue's registers: fixed from the moment that it is ready.
+    fn set_queue(&self, offset: u64, value: u32) {
+        let Some(mut queue) = self.queues.get(self.queue_sel).map(lock) else {
+            return;
+        };
+        if offset == 0x44 {
+            queue.set_ready(value == 1);
+            return;
+        }
+        if queue.ready() {
+            return;
+        }
+        match offset {
+            // The crate refuses what is no power of two or too large.
+            0x38 => queue.set_size(value as u16),
+            0x80 => queue.set_desc_table_address(Some(value), None),
+            0x84 => queue.set_desc_table_address(None, Some(value)),
+            0x90 => queue.set_avail_ring_address(Some(value), None),
+            0x94 => queue.set_avail_ring_address(None, Some(value)),
+            0xa0 => queue.set_used_ring_address(Some(value), None),
+            0xa4 => queue.set_used_ring_address(None, Some(value)),
+            _ => {}
+        }
+    }
+}
+
+impl Device for VirtioMmio {
+    fn read(&mut self, offset: u64, data: &mut [u8]) {
+        match offset.checked_sub(CONFIG) {
+            None => put(self.register(offset), data),
+            Some(start) => {
+                let config = self.identity.config.get(start as usize..).unwrap_or(&[]);
+                for (i, byte) in data.iter_mut().enumerate() {
+                    *byte = config.get(i).copied().unwrap_or(0);
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) {
+        // All registers are 32 bits wide; no device here has a writable configuration.
+        if data.len() == 4 {
+            self.set_register(offset, get(data) as u32);
+        }
+    }
+}
+
+/// The lower (0) or upper (1) 32 bits; there are no others.
+fn half(value: u64, sel: u32) -> u64 {
+    match sel {
+        0 => value & 0xffff_ffff,
+        1 => value >> 32,
+        _ => 0,
+    }
+}
+
+fn set_half(value: &mut u64, sel: u32, half: u32) {
+    match sel {
+        0 => *value = *value & !0xffff_ffff | u64::from(half),
+        1 => *value = *value & 0xffff_ffff | u64::from(half) << 32,
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests;
