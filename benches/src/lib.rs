@@ -1,1 +1,21 @@
-//! Placeholder until its owner's first commit.
+//! The dense-VM benchmark: what a cell is, how it runs on a host, what its
+//! results look like, and what they say.
+//!
+//! [`plan`] lists cells, [`spec`] is one of them as a host gets it, [`cell`] runs
+//! it there, [`results`] keeps what came out, [`stats`] and [`report`] compare.
+
+pub mod cell;
+pub mod counters;
+mod error;
+mod guest;
+pub mod host_init;
+pub mod plan;
+pub mod report;
+pub mod results;
+pub mod spec;
+pub mod stats;
+
+pub use error::Error;
+
+/// Result of everything here.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,130 @@
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+use crate::spec::Paths;
+
+/// A VMM that is a shell script with the guest's protocol; `$pid` is in its first line.
+fn spec(folder: &Path, script: &str) -> CellSpec {
+    let file = |name: &str, text: &str| {
+        let path = folder.join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        path
+    };
+    file("fake.cpio", "");
+    CellSpec {
+        workload: "fake".into(),
+        guests: 2,
+        vcpus: 4,
+        mem_mib: 64,
+        disk_mib: 8,
+        seed: 1,
+        warmup_ms: 1,
+        window_ms: 1,
+        ready_timeout_ms: 10_000,
+        finish_timeout_ms: 10_000,
+        guest_cmdline: String::new(),
+        sysfs: vec![(file("knob", "N\n"), "Y".into())],
+        paths: Paths {
+            vmm: file(
+                "vmm",
+                &format!(
+                    "#!/bin/sh\necho $$ >> {}/pids\n{script}\n",
+                    folder.display()
+                ),
+            ),
+            kernel: file("kernel", ""),
+            initrds: folder.into(),
+            mke2fs: file("mke2fs", "#!/bin/sh\nexit 0\n"),
+        },
+    }
+}
+
+/// Runs the cell with this script as its VMM; whatever comes out, nothing may be left.
+fn outcome(script: &str, change: impl FnOnce(&mut CellSpec)) -> CellOutput {
+    let folder = tempfile::tempdir().unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let mut spec = spec(folder.path(), script);
+    change(&mut spec);
+    let output = run(&spec, scratch.path());
+    assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
+    let knob = fs::read_to_string(folder.path().join("knob")).unwrap();
+    assert_eq!(knob.trim_end(), "N");
+    for pid in fs::read_to_string(folder.path().join("pids"))
+        .unwrap_or_default()
+        .lines()
+    {
+        assert!(!Path::new("/proc").join(pid).exists(), "VMM {pid} is left");
+    }
+    output
+}
+
+fn failure(script: &str, change: impl FnOnce(&mut CellSpec)) -> String {
+    match outcome(script, change) {
+        CellOutput::Failed { error } => error,
+        CellOutput::Ok(measured) => panic!("succeeded: {measured:?}"),
+    }
+}
+
+const RESULT: &str =
+    r#"echo 'VMFIRST RESULT {"value":2.5,"unit":"x/s","window_s":1.0,"extras":{"a":1.0}}'"#;
+
+#[test]
+fn guests_are_added_up() {
+    let script = format!("echo noise; echo VMFIRST READY; read go; echo \"got $go\"; {RESULT}");
+    let CellOutput::Ok(measured) = outcome(&script, |_| {}) else {
+        panic!("failed");
+    };
+    assert_eq!(measured.value, 5.0);
+    assert_eq!(measured.per_guest, [2.5, 2.5]);
+    assert_eq!(measured.unit, "x/s");
+    assert_eq!(measured.guest_extras[1]["a"], 1.0);
+}
+
+#[test]
+fn a_guest_that_fails_fails_the_cell_with_its_own_words() {
+    let error = failure(
+        "echo VMFIRST READY; read go; echo VMFIRST FAILED disk full",
+        |_| {},
+    );
+    assert_eq!(error, "guest 0: disk full");
+}
+
+#[test]
+fn a_guest_that_never_gets_ready_is_given_up() {
+    let error = failure("echo booting; exec sleep 1000", |s| s.ready_timeout_ms = 50);
+    assert!(error.contains("did not say READY in time"), "{error}");
+}
+
+#[test]
+fn a_vmm_that_dies_is_told_with_its_status_and_last_words() {
+    let error = failure("echo oops; exit 4", |_| {});
+    assert!(error.contains("exit status: 4; console: oops"), "{error}");
+}
+
+#[test]
+fn a_result_without_a_clean_end_is_none() {
+    let error = failure(
+        &format!("echo VMFIRST READY; read go; {RESULT}; exit 5"),
+        |_| {},
+    );
+    assert!(
+        error.contains("its VMM ended with exit status: 5"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_is_missing_is_named_before_anything_starts() {
+    let error = failure("", |s| s.paths.kernel = "/nowhere/kernel".into());
+    assert!(error.contains("cannot find /nowhere/kernel"), "{error}");
+    let error = failure("", |s| s.vcpus = 0);
+    assert!(error.contains("vcpus = 0"), "{error}");
+}
+
+#[test]
+fn skews_depend_on_seed_and_guest() {
+    assert_ne!(skew_us(1, 0), skew_us(2, 0));
+    assert_ne!(skew_us(1, 0), skew_us(1, 1));
+    assert!((0..1000).all(|seed| skew_us(seed, 3) < MAX_SKEW_US));
+}

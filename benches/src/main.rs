@@ -1,0 +1,65 @@
+//! The `dense-bench` program.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use dense_bench::host_init::{self, read_spec};
+use dense_bench::results::Results;
+use dense_bench::spec::CellOutput;
+use dense_bench::{Error, Result, cell, report};
+
+/// Measures many VMs on few cores.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run one cell on this host, as root, and print its output as JSON
+    Cell {
+        /// The cell, as JSON: docs/measuring.md
+        spec: PathBuf,
+        /// Where the guests' disks go; a tmpfs
+        #[arg(long, default_value = "/dev/shm")]
+        scratch: PathBuf,
+    },
+    /// Print the table of a results file
+    Report {
+        /// A results.json
+        results: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    if std::process::id() == 1 {
+        host_init::main();
+    }
+    let done = match Cli::parse().command {
+        Command::Cell { spec, scratch } => run_cell(&spec, &scratch),
+        Command::Report { results } => Results::load(&results).map(|r| {
+            print!("{}", report::table(&r));
+            ExitCode::SUCCESS
+        }),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("dense-bench: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run_cell(spec: &Path, scratch: &Path) -> Result<ExitCode> {
+    let output = cell::run(&read_spec(spec)?, scratch);
+    let json = serde_json::to_string(&output).map_err(|e| Error::Invalid(e.to_string()))?;
+    println!("{json}");
+    Ok(match output {
+        CellOutput::Ok(_) => ExitCode::SUCCESS,
+        CellOutput::Failed { error } => {
+            eprintln!("dense-bench: {error}");
+            ExitCode::FAILURE
+        }
+    })
+}

@@ -1,0 +1,237 @@
+//! What a run leaves behind: `results.json`. docs/results.md describes every field.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::{Error, Result};
+
+/// The schema that this program writes and reads.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// All cells of a run, with what they have in common.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Results {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// The plan's name.
+    pub plan: String,
+    /// Versions of what was used: emulator, kernel source, workloads.
+    pub versions: BTreeMap<String, String>,
+    /// The cells, in the order in which they ended.
+    pub cells: Vec<Cell>,
+}
+
+/// One cell: what was run, and what came out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cell {
+    /// dbench, tlb-shootdown, compute, ...
+    pub workload: String,
+    /// stock, vmfirst, or an ablation's name.
+    pub variant: String,
+    /// Number of VMs.
+    pub guests: u32,
+    /// vCPUs of each.
+    pub vcpus: u32,
+    /// The host's CPUs.
+    pub pcpus: u32,
+    /// The sample's seed.
+    pub seed: u64,
+    /// The host's kernel.
+    pub kernel: String,
+    /// Everything else that was chosen: window, memory, knobs, round, ...
+    pub options: BTreeMap<String, String>,
+    /// "emulated", or the machine's own description.
+    pub host: String,
+    /// Work per second, all guests together.
+    pub value: f64,
+    /// Its unit.
+    pub unit: String,
+    /// Work per second of each guest.
+    pub per_guest: Vec<f64>,
+    /// What each guest counted in the window.
+    pub guest_extras: Vec<BTreeMap<String, f64>>,
+    /// What the host counted in the window for all guests.
+    pub counters: BTreeMap<String, u64>,
+    /// The window in s of the host's clock.
+    pub window_s: f64,
+    /// From the host's boot to the cell's end, in s of the host's clock.
+    pub virtual_s: f64,
+    /// What that took on a real clock, in s.
+    pub wall_s: f64,
+    /// SHA-256 of all that the host's console said: equal runs have equal ones.
+    pub console_sha256: String,
+}
+
+impl Cell {
+    /// What tells this cell from all others of a run: workload, shape, variant,
+    /// round and seed.
+    pub fn key(&self) -> String {
+        let round = self.options.get("round_ns").map_or("0", String::as_str);
+        key(
+            &self.workload,
+            (self.guests, self.vcpus, self.pcpus),
+            round,
+            &self.variant,
+            self.seed,
+        )
+    }
+}
+
+/// A cell's key, as `dbench/2x4on4/q3000/stock/s1`.
+pub fn key(
+    workload: &str,
+    (guests, vcpus, pcpus): (u32, u32, u32),
+    round_ns: &str,
+    variant: &str,
+    seed: u64,
+) -> String {
+    format!("{workload}/{guests}x{vcpus}on{pcpus}/q{round_ns}/{variant}/s{seed}")
+}
+
+/// SHA-256 in hexadecimal.
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+impl Results {
+    /// A run without cells yet.
+    pub fn new(plan: &str, versions: BTreeMap<String, String>) -> Self {
+        Self {
+            schema_version: SCHEMA_VERSION,
+            plan: plan.into(),
+            versions,
+            cells: Vec::new(),
+        }
+    }
+
+    /// Reads a file.
+    pub fn load(path: &Path) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Version {
+            schema_version: u32,
+        }
+        let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
+        let wrong = |e| Error::Invalid(format!("{}: not a results file: {e}", path.display()));
+        let found: Version = serde_json::from_str(&text).map_err(wrong)?;
+        if found.schema_version != SCHEMA_VERSION {
+            return Err(Error::Invalid(format!(
+                "{}: schema version {}; this program reads {SCHEMA_VERSION}",
+                path.display(),
+                found.schema_version
+            )));
+        }
+        serde_json::from_str(&text).map_err(wrong)
+    }
+
+    /// Writes the file; it is complete or as before, whatever happens meanwhile.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new("."));
+        let json = serde_json::to_string_pretty(self).map_err(|e| Error::Invalid(e.to_string()))?;
+        let mut file = tempfile::Builder::new()
+            .prefix(".results")
+            .tempfile_in(folder)
+            .map_err(Error::io("write to", folder))?;
+        file.write_all(json.as_bytes())
+            .and_then(|()| file.write_all(b"\n"))
+            .and_then(|()| {
+                let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+                file.as_file().set_permissions(mode)
+            })
+            .map_err(Error::io("write", path))?;
+        file.persist(path)
+            .map_err(|e| Error::io("write", path)(e.error))?;
+        Ok(())
+    }
+
+    /// Whether the cell with this key is there.
+    pub fn has(&self, key: &str) -> bool {
+        self.cells.iter().any(|cell| cell.key() == key)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn cell(workload: &str, variant: &str, seed: u64, value: f64) -> Cell {
+        Cell {
+            workload: workload.into(),
+            variant: variant.into(),
+            guests: 2,
+            vcpus: 4,
+            pcpus: 4,
+            seed,
+            kernel: "6.12.117 #1".into(),
+            options: BTreeMap::from([("round_ns".into(), "3000".into())]),
+            host: "emulated".into(),
+            value,
+            unit: "MB/s".into(),
+            per_guest: vec![value / 2.0, value / 2.0],
+            guest_extras: vec![BTreeMap::new(); 2],
+            counters: BTreeMap::from([
+                ("spin_exits".into(), 1000),
+                ("spin_ns".into(), 400_000_000),
+                ("yield_attempts".into(), 800),
+                ("yield_hits_kernel".into(), 100),
+                ("yield_hits_relaxed".into(), 300),
+                ("yield_hits_ipi".into(), 0),
+                ("yield_hits_irq".into(), 0),
+                ("yield_same_cpu".into(), 100),
+                ("yield_other_cpu".into(), 300),
+            ]),
+            window_s: 2.0,
+            virtual_s: 8.0,
+            wall_s: 60.0,
+            console_sha256: "00".into(),
+        }
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("results.json");
+        let mut results = Results::new("quick", BTreeMap::new());
+        results.cells.push(cell("dbench", "stock", 1, 0.1 + 0.2));
+        results.save(&path).unwrap();
+        assert_eq!(Results::load(&path).unwrap(), results);
+        assert!(results.has("dbench/2x4on4/q3000/stock/s1"));
+        assert!(!results.has("dbench/2x4on4/q3000/stock/s2"));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn another_schema_is_refused_by_its_number() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("results.json");
+        fs::write(&path, "{\"schema_version\": 99}").unwrap();
+        let error = Results::load(&path).unwrap_err().to_string();
+        assert!(error.contains("schema version 99"), "{error}");
+    }
+
+    #[test]
+    fn every_field_is_documented() {
+        let doc = include_str!("../../docs/results.md");
+        let mut results = Results::new("quick", BTreeMap::new());
+        results.cells.push(cell("dbench", "stock", 1, 1.0));
+        let value = serde_json::to_value(&results).unwrap();
+        let fields = value.as_object().unwrap().keys();
+        let cell_fields = value["cells"][0].as_object().unwrap().keys();
+        for field in fields.chain(cell_fields) {
+            assert!(
+                doc.contains(&format!("`{field}`")),
+                "{field} is not in docs/results.md"
+            );
+        }
+    }
+}
