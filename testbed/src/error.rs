@@ -65,6 +65,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// The same error, with its console's text where it was kept.
+    pub fn with_console(mut self, kept: PathBuf) -> Self {
+        if let Self::TimeLimit { console, .. } | Self::NoResult { console, .. } = &mut self {
+            *console = kept;
+        }
+        self
+    }
+
     /// Makes an [`Error::Io`] of an operation on `path`; for `map_err`.
     pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_path_buf();

@@ -9,7 +9,10 @@ use crate::proc::{self, Cancel};
 use crate::{Error, Result};
 
 /// The processor. Anything random by nature is off: it would end determinism.
-const CPU: &str = "EPYC,svm=on,npt=on,pause-filter=on,pfthreshold=on,rdrand=off,rdseed=off";
+/// What the emulator lacks is off too, or it would warn once a CPU.
+const CPU: &str = "EPYC,svm=on,npt=on,pause-filter=on,pfthreshold=on,rdrand=off,rdseed=off,\
+    sha-ni=off,fxsr-opt=off,misalignsse=off,3dnowprefetch=off,osvw=off,topoext=off,\
+    nrip-save=off,xsavec=off";
 
 /// The host kernel's command line. With the filter's threshold at its default
 /// of 128 cycles, the gap between two turns of a vCPU would reset the count,

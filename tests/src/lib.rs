@@ -1,1 +1,1 @@
-//! Placeholder until its owner's first commit.
+//! End-to-end tests: one file a feature in `tests/`.

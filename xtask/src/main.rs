@@ -1,2 +1,75 @@
-//! Placeholder until its first commit.
-fn main() {}
+//! The `cargo xtask` program.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use testbed::proc::Cancel;
+use xtask::bench::BenchArgs;
+use xtask::parts::Workshop;
+use xtask::{Error, bench, report, test};
+
+/// Builds, tests and measures vmfirst.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    arg_required_else_help = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Compare the stock and the patched kernel in the emulated host, and print the table
+    #[command(
+        after_help = "Missing Debian packages are installed, slow builds are kept in \
+        ~/.cache/vmfirst (VMFIRST_CACHE). Ctrl-C stops at any time; --resume goes on.\n\n\
+        Examples:\n  cargo xtask bench\n  cargo xtask bench --only 'dbench/*' --seeds 2 --out /tmp/try"
+    )]
+    Bench(BenchArgs),
+    /// Run everything that can fail
+    Test {
+        /// Only what needs no emulator
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Build the host kernels, stock and patched, and print where they are
+    Kernel,
+    /// Put the table of the published results into README.md
+    Report {
+        /// Publish these results first
+        results: Option<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            match error {
+                Error::Testbed(testbed::Error::Cancelled) => ExitCode::from(130),
+                _ => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Error> {
+    let cancel = Cancel::on_signals()?;
+    match command {
+        Command::Bench(args) => bench::run(&args, cancel),
+        Command::Test { quick } => test::run(quick, cancel),
+        Command::Kernel => {
+            let workshop = Workshop::open(cancel)?;
+            for kernel in workshop.host_kernels()? {
+                println!("{}", kernel.dir.display());
+            }
+            Ok(())
+        }
+        Command::Report { results } => report::run(results.as_deref()),
+    }
+}

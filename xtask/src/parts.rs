@@ -1,0 +1,119 @@
+//! Everything that the emulated host is made of, built or taken from the cache.
+
+use std::path::{Path, PathBuf};
+
+use testbed::cache::Cache;
+use testbed::emulator::Emulator;
+use testbed::kernel::{Kernel, Variant};
+use testbed::proc::Cancel;
+use testbed::programs::Programs;
+use testbed::{image, packages};
+
+use crate::progress::Progress;
+
+/// The repository that this xtask was built in.
+pub fn repo() -> PathBuf {
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().unwrap_or(xtask).to_path_buf()
+}
+
+/// Everything that a boot of the emulated host needs.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// The emulator.
+    pub emulator: Emulator,
+    /// The host's kernel with nothing but counters.
+    pub stock: Kernel,
+    /// The host's kernel with the whole series.
+    pub patched: Kernel,
+    /// The host's initial ram disk.
+    pub host_image: PathBuf,
+}
+
+/// What builds share.
+#[derive(Debug, Clone)]
+pub struct Workshop {
+    /// The repository's root.
+    pub repo: PathBuf,
+    /// Where slow builds are kept.
+    pub cache: Cache,
+    /// Set when the user wants to stop.
+    pub cancel: Cancel,
+    /// What the user sees.
+    pub progress: Progress,
+}
+
+impl Workshop {
+    /// Opens the cache, watches for Ctrl-C and installs missing Debian packages.
+    pub fn open(cancel: Cancel) -> testbed::Result<Self> {
+        let progress = Progress::default();
+        let cache = Cache::open()?;
+        let line = progress.spinner("Debian packages");
+        let warnings = packages::install(&cache, &cancel)?;
+        line.finish_and_clear();
+        for warning in warnings {
+            progress.say(&format!("warning: {warning}"));
+        }
+        Ok(Self {
+            repo: repo(),
+            cache,
+            cancel,
+            progress,
+        })
+    }
+
+    /// All that a benchmark needs.
+    pub fn all_parts(&self) -> testbed::Result<Parts> {
+        let emulator = self.emulator()?;
+        let [stock, patched] = self.host_kernels()?;
+        Ok(Parts {
+            emulator,
+            stock,
+            patched,
+            host_image: self.host_image()?,
+        })
+    }
+
+    /// The host's kernels: stock, patched.
+    pub fn host_kernels(&self) -> testbed::Result<[Kernel; 2]> {
+        Ok([self.kernel(Variant::Stock)?, self.kernel(Variant::Patched)?])
+    }
+
+    /// The emulator.
+    fn emulator(&self) -> testbed::Result<Emulator> {
+        self.stepwise("emulator", |on_step| {
+            Emulator::build(&self.repo, &self.cache, &self.cancel, on_step)
+        })
+    }
+
+    /// A kernel.
+    pub fn kernel(&self, variant: Variant) -> testbed::Result<Kernel> {
+        self.stepwise(&format!("{} kernel", variant.name()), |on_step| {
+            Kernel::build(variant, &self.repo, &self.cache, &self.cancel, on_step)
+        })
+    }
+
+    /// The host's initial ram disk, with the guests' in it.
+    fn host_image(&self) -> testbed::Result<PathBuf> {
+        let line = self.progress.spinner("programs and images");
+        let programs = Programs::build(&self.repo, &self.cache, &self.cancel)?;
+        let guest = self.kernel(Variant::Guest)?;
+        let image = image::host(&programs, &guest, &self.cache)?;
+        line.finish_and_clear();
+        Ok(image)
+    }
+
+    fn stepwise<T>(
+        &self,
+        what: &str,
+        build: impl FnOnce(&mut dyn FnMut(u64, u64)) -> testbed::Result<T>,
+    ) -> testbed::Result<T> {
+        let line = self.progress.bar(what, 0);
+        let built = build(&mut |step, total| {
+            line.set_length(total);
+            line.set_position(step);
+        });
+        line.finish_and_clear();
+        built
+    }
+}

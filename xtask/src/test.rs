@@ -1,0 +1,69 @@
+//! `cargo xtask test`: everything that can fail, the cheap things first.
+
+use std::process::Command;
+
+use testbed::proc::Cancel;
+
+use crate::Error;
+use crate::parts::{Workshop, repo};
+
+/// Format, lints and all tests that need no emulator.
+const QUICK: &[(&str, &[&str])] = &[
+    ("format", &["fmt", "--all", "--check"]),
+    (
+        "lints",
+        &[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--all-features",
+            "--quiet",
+            "--",
+            "-D",
+            "warnings",
+        ],
+    ),
+    ("tests", &["test", "--workspace", "--quiet"]),
+];
+
+/// Tests in the emulated host and on the kernel's source; two emulators at a time.
+const EMULATED: (&str, &[&str]) = (
+    "tests in the emulated host",
+    &[
+        "test",
+        "--package",
+        "e2e",
+        "--features",
+        "emulator",
+        "--",
+        "--test-threads",
+        "2",
+    ],
+);
+
+/// Runs the tests; with `quick` only those that need no emulator.
+pub fn run(quick: bool, cancel: Cancel) -> Result<(), Error> {
+    for (name, args) in QUICK {
+        cargo(name, args, &cancel)?;
+    }
+    if quick {
+        return Ok(());
+    }
+    // Built here, so that the tests find everything in the cache.
+    Workshop::open(cancel.clone())?.all_parts()?;
+    cargo(EMULATED.0, EMULATED.1, &cancel)
+}
+
+fn cargo(name: &str, args: &[&str], cancel: &Cancel) -> Result<(), Error> {
+    cancel.check()?;
+    eprintln!("== {name}: cargo {}", args.join(" "));
+    let status = Command::new("cargo")
+        .current_dir(repo())
+        .args(args)
+        .status()
+        .map_err(testbed::Error::io("run", "cargo"))?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(Error::Tests(name.to_string()))
+}
