@@ -1,4 +1,4 @@
-//! The emulated host's first process: mounts what is needed, runs the cell that
+//! The emulated host's first process: mounts what is needed, does the job that
 //! the machine was started with, and powers the machine off.
 
 use std::fs::{self, OpenOptions};
@@ -9,8 +9,33 @@ use std::path::Path;
 use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, reboot};
 
+use serde::{Deserialize, Serialize};
+
+use crate::launch::{self, Launch, Launched};
 use crate::spec::{CellOutput, CellSpec};
 use crate::{Error, Result, cell};
+
+/// What the emulated host is booted for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Job {
+    /// A cell of the benchmark.
+    Cell(Box<CellSpec>),
+    /// Runs of the VMM, one after another.
+    Launches(Vec<Launch>),
+}
+
+/// What came out of a [`Job`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Done {
+    /// Of a cell.
+    Cell(CellOutput),
+    /// Of each launch.
+    Launches(Vec<Launched>),
+    /// The job could not be done at all.
+    Failed(String),
+}
 
 /// Where the emulator's `-fw_cfg` option shows up.
 const SPEC: &str = "/sys/firmware/qemu_fw_cfg/by_name/opt/vmfirst.cell/raw";
@@ -33,15 +58,12 @@ const MOUNTS: &[(&str, &str)] = &[
 
 /// Does all of it; the result goes out whatever happens.
 pub fn main() -> ! {
-    let output = catch_unwind(serve).unwrap_or_else(|_| {
-        Err(Error::Invalid(
-            "dense-bench panicked; see the console".into(),
-        ))
-    });
-    let output = output.unwrap_or_else(|error| CellOutput::Failed {
-        error: error.to_string(),
-    });
-    if let Err(error) = tell(&output) {
+    let done = match catch_unwind(serve) {
+        Ok(Ok(done)) => done,
+        Ok(Err(error)) => Done::Failed(error.to_string()),
+        Err(_) => Done::Failed("dense-bench panicked; see the console".into()),
+    };
+    if let Err(error) = tell(&done) {
         eprintln!("dense-bench: {error}");
     }
     if let Err(error) = reboot(RebootCommand::PowerOff) {
@@ -52,22 +74,27 @@ pub fn main() -> ! {
     }
 }
 
-fn serve() -> Result<CellOutput> {
+fn serve() -> Result<Done> {
     for (kind, at) in MOUNTS {
         mount(*kind, *at, *kind, MountFlags::empty(), None).map_err(Error::io("mount", at))?;
     }
-    Ok(cell::run(&read_spec(Path::new(SPEC))?, Path::new(SCRATCH)))
+    Ok(match read_json(Path::new(SPEC))? {
+        Job::Cell(spec) => Done::Cell(cell::run(&spec, Path::new(SCRATCH))),
+        Job::Launches(launches) => {
+            Done::Launches(launches.iter().map(launch::run).collect::<Result<_>>()?)
+        }
+    })
 }
 
-/// Reads a cell from a file of JSON.
-pub fn read_spec(path: &Path) -> Result<CellSpec> {
+/// Reads a file of JSON.
+pub fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T> {
     let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
     serde_json::from_str(&text)
-        .map_err(|e| Error::Invalid(format!("{}: not a cell: {e}", path.display())))
+        .map_err(|e| Error::Invalid(format!("{}: not understood: {e}", path.display())))
 }
 
-fn tell(output: &CellOutput) -> Result<()> {
-    let json = serde_json::to_string(output).map_err(|e| Error::Invalid(e.to_string()))?;
+fn tell(done: &Done) -> Result<()> {
+    let json = serde_json::to_string(done).map_err(|e| Error::Invalid(e.to_string()))?;
     OpenOptions::new()
         .write(true)
         .open(RESULT)

@@ -9,6 +9,7 @@ pub mod counters;
 mod error;
 mod guest;
 pub mod host_init;
+pub mod launch;
 pub mod plan;
 pub mod report;
 pub mod results;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use dense_bench::host_init::{self, read_spec};
+use dense_bench::host_init::{self, read_json};
 use dense_bench::results::Results;
 use dense_bench::spec::CellOutput;
 use dense_bench::{Error, Result, cell, report};
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
 }
 
 fn run_cell(spec: &Path, scratch: &Path) -> Result<ExitCode> {
-    let output = cell::run(&read_spec(spec)?, scratch);
+    let output = cell::run(&read_json(spec)?, scratch);
     let json = serde_json::to_string(&output).map_err(|e| Error::Invalid(e.to_string()))?;
     println!("{json}");
     Ok(match output {

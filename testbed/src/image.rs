@@ -173,6 +173,7 @@ pub fn host(programs: &Programs, guest_kernel: &Kernel, cache: &Cache) -> Result
     files.add("/init", &programs.path("dense-bench"))?;
     files.add("/vmfirst/vmm", &programs.path("vmm"))?;
     files.add("/vmfirst/guest/bzImage", &guest_kernel.bzimage())?;
+    files.add("/vmfirst/guest/vmlinux", &guest_kernel.vmlinux())?;
     files.add_program("/sbin/mke2fs")?;
     for (workload, image) in guests(programs, cache)? {
         files.add(&format!("/vmfirst/guest/{workload}.cpio"), &image)?;

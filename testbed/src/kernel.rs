@@ -335,6 +335,10 @@ fn install(build: &Path, out: &Path) -> Result<()> {
         let from = build.join(from);
         fs::copy(&from, out.join(to)).map_err(Error::io("copy", &from))?;
     }
+    // Symbols make most of it, and nothing that boots it reads them.
+    let mut strip = proc::command("strip");
+    strip.arg(out.join("vmlinux"));
+    proc::output(strip)?;
     Ok(())
 }
 

@@ -1,1 +1,52 @@
-//! End-to-end tests: one file a feature in `tests/`.
+//! End-to-end tests: one file a feature in `tests/`. Here is what they share.
+
+use dense_bench::host_init::{Done, Job};
+use dense_bench::plan::Planned;
+use testbed::kernel::{Kernel, Variant};
+use testbed::machine::{Machine, Output};
+use testbed::proc::Cancel;
+use xtask::bench;
+use xtask::parts::{Parts, Workshop};
+
+/// CPUs of the emulated host in tests of single launches.
+const PCPUS: u32 = 4;
+/// Its memory in MiB: enough for the smoke plan under a debug kernel.
+const MEM_MIB: u32 = 2048;
+/// Virtual time in s after which a test gives its host up.
+const LIMIT_S: u64 = 120;
+
+fn workshop() -> Workshop {
+    Workshop::open(Cancel::default()).unwrap()
+}
+
+/// Everything that a boot needs; from the cache, or built.
+pub fn parts() -> Parts {
+    workshop().all_parts().unwrap()
+}
+
+/// A host kernel beside those in [`parts`].
+pub fn kernel(variant: Variant) -> Kernel {
+    workshop().kernel(variant).unwrap()
+}
+
+/// Boots a host with `kernel` for `job`.
+pub fn run(parts: &Parts, kernel: &Kernel, job: &Job, seed: u64) -> (Output, Done) {
+    let machine = Machine {
+        emulator: parts.emulator.clone(),
+        kernel: kernel.bzimage(),
+        initrd: parts.host_image.clone(),
+        pcpus: PCPUS,
+        mem_mib: MEM_MIB,
+        round_ns: 3000,
+        seed,
+        limit_s: LIMIT_S,
+    };
+    let work = tempfile::tempdir().unwrap();
+    bench::run_job(&machine, job, work.path(), &Cancel::default()).unwrap()
+}
+
+/// Boots a host for a cell of a plan, as `cargo xtask bench` does.
+pub fn run_cell(parts: &Parts, planned: &Planned) -> (Output, Done) {
+    let work = tempfile::tempdir().unwrap();
+    bench::run_machine(parts, planned, work.path(), &Cancel::default()).unwrap()
+}

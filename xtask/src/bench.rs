@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
+use dense_bench::host_init::{Done, Job};
 use dense_bench::plan::{self, Planned, Variant};
 use dense_bench::report;
 use dense_bench::results::{Cell, Results, sha256};
@@ -251,14 +252,32 @@ pub fn run_machine(
     planned: &Planned,
     work: &Path,
     cancel: &Cancel,
-) -> Result<Output, Error> {
+) -> Result<(Output, Done), Error> {
     let kernel = match planned.variant {
         Variant::Stock => &parts.stock,
         Variant::Vmfirst | Variant::VmfirstOff => &parts.patched,
     };
     let machine = machine(parts, kernel.bzimage(), planned);
-    let spec = serde_json::to_string(&planned.spec).map_err(|e| Error::Usage(e.to_string()))?;
-    Ok(machine.run(&spec, work, cancel)?)
+    run_job(
+        &machine,
+        &Job::Cell(Box::new(planned.spec.clone())),
+        work,
+        cancel,
+    )
+}
+
+/// Boots a host for a job; returns what it printed and what it said.
+pub fn run_job(
+    machine: &Machine,
+    job: &Job,
+    work: &Path,
+    cancel: &Cancel,
+) -> Result<(Output, Done), Error> {
+    let job = serde_json::to_string(job).map_err(|e| Error::Usage(e.to_string()))?;
+    let output = machine.run(&job, work, cancel)?;
+    let done = serde_json::from_str(&output.result)
+        .map_err(|e| Error::Usage(format!("the host's answer is not understood: {e}")))?;
+    Ok((output, done))
 }
 
 /// The host for a cell, with a given kernel.
@@ -291,19 +310,21 @@ fn run_cell(
     }
     let console = fs::read(work.path().join("console")).unwrap_or_default();
     let kept = out.keep_console(&key, &console);
-    let output = output.map_err(|error| match error {
+    let (output, done) = output.map_err(|error| match error {
         Error::Testbed(e) => e.with_console(kept.clone()).into(),
         other => other,
     })?;
-    let parsed: CellOutput = serde_json::from_str(&output.result)
-        .map_err(|e| Error::Usage(format!("the host's result is not understood: {e}")))?;
-    match parsed {
-        CellOutput::Ok(measured) => Ok(cell(planned, measured, &output, wall_s)),
-        CellOutput::Failed { error } => Err(Error::Usage(format!(
-            "{error} (console: {})",
-            kept.display()
-        ))),
-    }
+    let failed = match done {
+        Done::Cell(CellOutput::Ok(measured)) => {
+            return Ok(cell(planned, measured, &output, wall_s));
+        }
+        Done::Cell(CellOutput::Failed { error }) | Done::Failed(error) => error,
+        Done::Launches(_) => "the host did something else than the cell".into(),
+    };
+    Err(Error::Usage(format!(
+        "{failed} (console: {})",
+        kept.display()
+    )))
 }
 
 fn cell(planned: &Planned, measured: Measured, output: &Output, wall_s: f64) -> Cell {

@@ -1,0 +1,31 @@
+//! The patched kernel under lockdep: KUnit tests pass at boot, and a cell runs
+//! without a report.
+
+use dense_bench::host_init::{Done, Job};
+use dense_bench::plan::cells;
+use dense_bench::spec::CellOutput;
+use e2e::{kernel, parts, run};
+use testbed::kernel::Variant;
+
+/// What the kernel prints when it finds something wrong.
+const REPORTS: &[&str] = &["WARNING:", "BUG:", "possible recursive locking", "not ok "];
+
+#[test]
+fn kunit_passes_and_lockdep_finds_nothing_in_a_cell() {
+    let parts = parts();
+    let kunit = kernel(Variant::Kunit);
+    let planned = cells("smoke", None, Some("*/vmfirst/s1"))
+        .unwrap()
+        .remove(0);
+    let job = Job::Cell(Box::new(planned.spec));
+    let (output, done) = run(&parts, &kunit, &job, 1);
+    let console = String::from_utf8_lossy(&output.console);
+    assert!(
+        console.contains("# kvm_ipi_link: pass:3 fail:0 skip:0 total:3"),
+        "{console}"
+    );
+    for report in REPORTS {
+        assert!(!console.contains(report), "{report}: {console}");
+    }
+    assert!(matches!(done, Done::Cell(CellOutput::Ok(_))), "{done:?}");
+}
