@@ -46,6 +46,13 @@ pub struct Machine {
 /// Builds the machine that `config` describes. When it fails, nothing is left.
 pub fn build(mut config: Config) -> Result<Machine> {
     let kvm = Kvm::new().map_err(Error::kvm("be opened at /dev/kvm"))?;
+    let most = kvm.get_max_vcpus();
+    if usize::from(config.cpus) > most {
+        return Err(Error::Config(format!(
+            "--cpus {}: KVM here gives a machine {most} at most",
+            config.cpus
+        )));
+    }
     let memory = memory::allocate(config.mem)?;
     let entry = boot::load(&memory, &mut config)?;
     let vm = create_vm(&kvm, &memory)?;
@@ -117,7 +124,7 @@ fn add_legacy_devices(vm: &VmFd, buses: &mut Buses, ender: &Ender) -> Result<Con
     vm.register_irqfd(&irq, COM1_IRQ)
         .map_err(Error::kvm("wire the serial port's interrupt"))?;
     let drained = event()?;
-    let port = Arc::new(Mutex::new(SerialPort::new(&irq, &drained)?));
+    let port = Arc::new(Mutex::new(SerialPort::new(irq, &drained, ender.clone())?));
     let devices: [(u16, u64, Shared); 4] = [
         (COM1, serial::SIZE, port.clone()),
         (RTC, 2, Arc::new(Mutex::new(Rtc::default()))),

@@ -1,6 +1,8 @@
 //! What the user asked for, checked before any machine exists.
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Seek, SeekFrom};
+use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
 
 use crate::layout::{CMDLINE_MAX, VIRTIO_MMIO_MAX};
@@ -112,7 +114,7 @@ impl TryFrom<RunArgs> for Config {
 
 /// Opens and locks an image: a writable one for this machine alone.
 fn open_disk(arg: &DiskArg) -> Result<Disk> {
-    let file = OpenOptions::new()
+    let mut file = OpenOptions::new()
         .read(true)
         .write(!arg.read_only)
         .open(&arg.path)
@@ -129,10 +131,20 @@ fn open_disk(arg: &DiskArg) -> Result<Disk> {
         )),
         TryLockError::Error(source) => Error::file("lock", "disk", &arg.path)(source),
     })?;
-    let bytes = file
+    let kind = file
         .metadata()
         .map_err(Error::file("look at", "disk", &arg.path))?
-        .len();
+        .file_type();
+    if !kind.is_file() && !kind.is_block_device() {
+        return Err(Error::Config(format!(
+            "disk {} is neither a file nor a block device",
+            arg.path.display()
+        )));
+    }
+    // A block device tells its size only so.
+    let bytes = file
+        .seek(SeekFrom::End(0))
+        .map_err(Error::file("look at", "disk", &arg.path))?;
     if bytes == 0 || bytes % SECTOR != 0 {
         return Err(Error::Config(format!(
             "disk {} has {bytes} bytes: a raw image is a multiple of {SECTOR}",

@@ -1,24 +1,30 @@
 //! Runs a machine: its threads, the terminal, signals, and its end.
+//!
+//! The main thread only waits for signals and for the end. `vmm-io` serves the
+//! disks and the console's input, and each vCPU has a thread of its own.
 
-use std::io::{IsTerminal, stdin};
+use std::io::stdin;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use rustix::termios::{
+    InputModes, LocalModes, OptionalActions, Termios, isatty, tcgetattr, tcsetattr,
+};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
-use vmm_sys_util::terminal::Terminal;
 
 use crate::builder::Machine;
 use crate::devices::block;
+use crate::devices::serial::Console;
 use crate::exit::End;
 use crate::{Error, Result, vcpu};
 
-/// How long to wait before a vCPU that is still in the guest is kicked again.
+/// How long to wait before vCPUs that still run are kicked again.
 const KICK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Where everybody says, and asks, that the machine has ended. The first word counts.
@@ -99,24 +105,38 @@ impl MutEventSubscriber for SignalWatch {
 }
 
 /// A terminal that passes every key on; as it was before when this is dropped.
-struct RawTerminal;
+struct RawTerminal {
+    before: Termios,
+}
 
 impl RawTerminal {
     fn new() -> Result<Option<Self>> {
-        if !stdin().is_terminal() {
+        if !isatty(stdin()) {
             return Ok(None);
         }
-        stdin()
-            .lock()
-            .set_raw_mode()
+        let before = tcgetattr(stdin()).map_err(Error::system("set up the terminal"))?;
+        let mut raw = before.clone();
+        raw.local_modes -=
+            LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG | LocalModes::IEXTEN;
+        raw.input_modes -= InputModes::ICRNL | InputModes::IXON;
+        tcsetattr(stdin(), OptionalActions::Now, &raw)
             .map_err(Error::system("set up the terminal"))?;
-        Ok(Some(Self))
+        Ok(Some(Self { before }))
     }
 }
 
 impl Drop for RawTerminal {
     fn drop(&mut self) {
-        let _ = stdin().lock().set_canon_mode();
+        let _ = tcsetattr(stdin(), OptionalActions::Now, &self.before);
+    }
+}
+
+/// Ends the machine when a thread ends, whatever the reason.
+struct EndAtExit(Ender);
+
+impl Drop for EndAtExit {
+    fn drop(&mut self) {
+        self.0.end(End::Crash);
     }
 }
 
@@ -137,19 +157,17 @@ pub fn run(machine: Machine) -> Result<End> {
     let ender = machine.ender.clone();
     register_signal_handler(SIGRTMIN(), kicked).map_err(Error::system("watch signals"))?;
     let mut events = event_loop(&ender)?;
-    for signal in [SIGINT, SIGTERM] {
+    for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM] {
         events.add_subscriber(Box::new(SignalWatch::new(signal, &ender)?));
     }
-    events.add_subscriber(Box::new(machine.console));
     let _terminal = RawTerminal::new()?;
 
-    let io = start_io(machine.workers, &ender)?;
+    let io = start_io(machine.workers, machine.console, &ender)?;
     let mut vcpus = Vec::new();
     for (id, fd) in (0..).zip(machine.vcpus) {
-        let (buses, told) = (machine.buses.clone(), ender.clone());
+        let buses = machine.buses.clone();
         let name = format!("vcpu{id}");
-        let started = start_thread(name, move || vcpu::run(fd, id, &buses, &told));
-        match started {
+        match start_thread(name, &ender, move |ender| vcpu::run(fd, id, &buses, ender)) {
             Ok(thread) => vcpus.push(thread),
             Err(error) => {
                 stop(&ender, End::Crash, vcpus, io);
@@ -169,25 +187,31 @@ pub fn run(machine: Machine) -> Result<End> {
 fn stop(ender: &Ender, end: End, vcpus: Vec<JoinHandle<()>>, io: JoinHandle<()>) -> End {
     let end = ender.ended().unwrap_or(end);
     ender.end(end);
-    for thread in vcpus {
-        // A kick can come just before the thread enters the guest: repeat it.
-        while !thread.is_finished() {
+    // A kick can come just before a thread enters the guest or a system call:
+    // it is repeated until all have ended.
+    while vcpus.iter().any(|thread| !thread.is_finished()) {
+        for thread in vcpus.iter().filter(|thread| !thread.is_finished()) {
             let _ = thread.kill(SIGRTMIN());
-            thread::sleep(KICK_INTERVAL);
         }
+        thread::sleep(KICK_INTERVAL);
+    }
+    for thread in vcpus.into_iter().chain([io]) {
         let _ = thread.join();
     }
-    let _ = io.join();
     end
 }
 
-fn start_io(workers: Vec<block::Worker>, ender: &Ender) -> Result<JoinHandle<()>> {
+fn start_io(
+    workers: Vec<block::Worker>,
+    console: Console,
+    ender: &Ender,
+) -> Result<JoinHandle<()>> {
     let mut events = event_loop(ender)?;
+    events.add_subscriber(Box::new(console));
     for worker in workers {
         events.add_subscriber(Box::new(worker));
     }
-    let ender = ender.clone();
-    start_thread("vmm-io".into(), move || {
+    start_thread("vmm-io".into(), ender, move |ender| {
         while ender.ended().is_none() {
             if events.run().is_err() {
                 ender.end(End::Crash);
@@ -196,10 +220,18 @@ fn start_io(workers: Vec<block::Worker>, ender: &Ender) -> Result<JoinHandle<()>
     })
 }
 
-fn start_thread(name: String, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+fn start_thread(
+    name: String,
+    ender: &Ender,
+    body: impl FnOnce(&Ender) + Send + 'static,
+) -> Result<JoinHandle<()>> {
+    let ender = ender.clone();
     thread::Builder::new()
         .name(name)
-        .spawn(body)
+        .spawn(move || {
+            let at_exit = EndAtExit(ender);
+            body(&at_exit.0);
+        })
         .map_err(Error::system("start a thread"))
 }
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use kvm_bindings::{
-    CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_cpuid_entry2, kvm_msr_entry, kvm_regs, kvm_segment,
+    CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_cpuid_entry2,
+    kvm_msr_entry, kvm_regs, kvm_segment,
 };
 use kvm_ioctls::{Cap, Kvm, VcpuExit, VcpuFd};
 
@@ -51,8 +52,9 @@ pub fn supported_cpuid(kvm: &Kvm) -> Result<CpuId> {
 
 /// Puts vCPU `id` of `count` into the features: its APIC id, and a topology
 /// in which each vCPU is a core of one package.
-fn personalize(cpuid: &mut CpuId, id: u8, count: u8) {
+fn personalize(cpuid: &mut CpuId, id: u8, count: u8) -> Result<()> {
     let bits = u8::BITS - (count - 1).leading_zeros();
+    add_topology(cpuid, id, count, bits)?;
     for entry in cpuid.as_mut_slice() {
         match entry.function {
             1 => {
@@ -60,7 +62,12 @@ fn personalize(cpuid: &mut CpuId, id: u8, count: u8) {
                 // HTT: the count above is valid.
                 entry.edx = entry.edx & !(1 << 28) | u32::from(count > 1) << 28;
             }
-            0xb | 0x1f => topology_level(entry, id, count, bits),
+            4 => {
+                set_cache_sharing(entry, count);
+                // Cores of the package less one; six bits wide.
+                entry.eax = entry.eax & !(0x3f << 26) | u32::from(count - 1).min(0x3f) << 26;
+            }
+            0x8000_001d => set_cache_sharing(entry, count),
             // AMD: number of cores less one, and bits of the core's id.
             0x8000_0008 => entry.ecx = bits << 12 | u32::from(count - 1),
             0x8000_001e => {
@@ -71,26 +78,55 @@ fn personalize(cpuid: &mut CpuId, id: u8, count: u8) {
             _ => {}
         }
     }
+    Ok(())
 }
 
-/// Extended topology (Intel SDM volume 2, CPUID leaf 0BH): threads, then cores.
-fn topology_level(entry: &mut kvm_cpuid_entry2, id: u8, count: u8, bits: u32) {
-    let (shift, logical, kind) = match entry.index {
-        0 => (0, 1, 1),
-        1 => (bits, u32::from(count), 2),
-        _ => (0, 0, 0),
+/// Fills the leaves of extended topology (Intel SDM volume 2, CPUID leaf 0BH):
+/// one thread a core, then all cores. KVM lists each of them without its levels,
+/// from which Linux would conclude that each vCPU is a package.
+fn add_topology(cpuid: &mut CpuId, id: u8, count: u8, bits: u32) -> Result<()> {
+    for function in [0xb, 0x1f] {
+        if !cpuid.as_slice().iter().any(|e| e.function == function) {
+            continue;
+        }
+        cpuid.retain(|entry| entry.function != function);
+        for (index, shift, logical) in [(0, 0, 1), (1, bits, u32::from(count))] {
+            let entry = kvm_cpuid_entry2 {
+                function,
+                index,
+                flags: KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
+                eax: shift,
+                ebx: logical,
+                // The kind of the level: 1 threads, 2 cores.
+                ecx: (index + 1) << 8 | index,
+                edx: id.into(),
+                ..Default::default()
+            };
+            cpuid.push(entry).map_err(|_| too_many_features())?;
+        }
+    }
+    Ok(())
+}
+
+/// A cache of level 3 is the package's, all others are a core's own.
+fn set_cache_sharing(entry: &mut kvm_cpuid_entry2, count: u8) {
+    let sharing = if entry.eax >> 5 & 7 >= 3 {
+        count - 1
+    } else {
+        0
     };
-    entry.eax = shift;
-    entry.ebx = logical;
-    entry.ecx = kind << 8 | entry.index;
-    entry.edx = id.into();
+    entry.eax = entry.eax & !(0xfff << 14) | u32::from(sharing) << 14;
+}
+
+fn too_many_features() -> Error {
+    Error::kvm("set a vCPU's features")(kvm_ioctls::Error::new(libc::E2BIG))
 }
 
 /// Gives a vCPU its features; the first one also its state at `entry`, the
 /// others wait for the guest to start them.
 pub fn prepare(fd: &VcpuFd, cpuid: &CpuId, id: u8, count: u8, entry: u64) -> Result<()> {
     let mut cpuid = cpuid.clone();
-    personalize(&mut cpuid, id, count);
+    personalize(&mut cpuid, id, count)?;
     fd.set_cpuid2(&cpuid)
         .map_err(Error::kvm("set a vCPU's features"))?;
     set_msrs(fd)?;
@@ -198,15 +234,21 @@ fn crash(id: u8, why: &str, ender: &Ender) {
 mod tests {
     use super::*;
 
-    fn leaf(function: u32, index: u32, id: u8, count: u8) -> kvm_cpuid_entry2 {
+    /// What vCPU `id` of `count` finds, when KVM lists the leaf with this `eax`.
+    fn leaf_from(function: u32, eax: u32, id: u8, count: u8) -> Vec<kvm_cpuid_entry2> {
         let entry = kvm_cpuid_entry2 {
             function,
-            index,
+            eax,
             ..Default::default()
         };
-        let mut cpuid = CpuId::from_entries(&[entry]).unwrap();
-        personalize(&mut cpuid, id, count);
-        cpuid.as_slice()[0]
+        let mut cpuid = CpuId::new(0).unwrap();
+        cpuid.push(entry).unwrap();
+        personalize(&mut cpuid, id, count).unwrap();
+        cpuid.as_slice().to_vec()
+    }
+
+    fn leaf(function: u32, index: usize, id: u8, count: u8) -> kvm_cpuid_entry2 {
+        leaf_from(function, 0, id, count)[index]
     }
 
     #[test]
@@ -219,6 +261,27 @@ mod tests {
             (2, 4, 0x201, 3)
         );
         assert_eq!(leaf(0x8000_0008, 0, 3, 4).ecx, 0x2003);
+    }
+
+    #[test]
+    fn topology_has_a_level_of_threads_and_one_of_cores() {
+        let levels = leaf_from(0xb, 0, 3, 4);
+        assert_eq!(levels.len(), 2);
+        assert_eq!(
+            (levels[0].index, levels[0].eax, levels[0].ecx),
+            (0, 0, 0x100)
+        );
+        // A leaf that KVM does not list stays away.
+        assert!(levels.iter().all(|entry| entry.function == 0xb));
+    }
+
+    #[test]
+    fn only_the_last_cache_is_shared() {
+        // Level 2 and level 3, as a host of 16 threads shows them.
+        let cache = |level: u32| leaf_from(0x8000_001d, 15 << 14 | level << 5, 0, 4)[0].eax;
+        assert_eq!(cache(2) >> 14, 0);
+        assert_eq!(cache(3) >> 14, 3);
+        assert_eq!(leaf(4, 0, 0, 255).eax >> 26, 0x3f);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The ACPI tables: which CPUs, interrupts and devices there are, and how to power off.
 
 use acpi_tables::aml::{self, Path};
+use acpi_tables::facs::FACS;
 use acpi_tables::fadt::{FADTBuilder, Flags};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 use acpi_tables::madt::{
@@ -27,8 +28,8 @@ const TABLE: [u8; 8] = *b"VMM     ";
 const REVISION: u32 = 1;
 /// IA-PC boot flags (ACPI 6.5, 5.2.9.3): no VGA. Bit 1 unset: no i8042.
 const NO_VGA: u16 = 1 << 2;
-/// Tables begin at multiples of this.
-const ALIGN: u64 = 16;
+/// Tables begin at multiples of this, as the FACS must.
+const ALIGN: u64 = 64;
 
 /// Writes all tables for `cpus` vCPUs and `virtio` devices; returns the RSDP's address.
 pub fn write(memory: &GuestMemory, cpus: u8, virtio: usize) -> Result<u64> {
@@ -41,7 +42,8 @@ pub fn write(memory: &GuestMemory, cpus: u8, virtio: usize) -> Result<u64> {
         Ok(at)
     };
     let dsdt = place(dsdt(virtio).as_slice())?;
-    let fadt = place(&bytes(&fadt(dsdt)))?;
+    let facs = place(&bytes(&FACS::new()))?;
+    let fadt = place(&bytes(&fadt(dsdt, facs)))?;
     let madt = place(&bytes(&madt(cpus)))?;
     let mut xsdt = XSDT::new(OEM, TABLE, REVISION);
     xsdt.add_entry(fadt);
@@ -61,9 +63,10 @@ fn bytes(table: &dyn Aml) -> Vec<u8> {
     out
 }
 
-fn fadt(dsdt: u64) -> impl Aml {
+fn fadt(dsdt: u64, facs: u64) -> impl Aml {
     let mut fadt = FADTBuilder::new(OEM, TABLE, REVISION)
         .dsdt_64(dsdt)
+        .firmware_ctrl_64(facs)
         .flag(Flags::Wbinvd)
         .flag(Flags::ProcC1)
         .flag(Flags::SlpButton)
@@ -185,7 +188,7 @@ mod tests {
     #[test]
     fn every_table_has_its_checksum() {
         assert_eq!(sum(dsdt(8).as_slice()), 0);
-        assert_eq!(sum(&bytes(&fadt(0x1234))), 0);
+        assert_eq!(sum(&bytes(&fadt(0x1234, 0x40))), 0);
         assert_eq!(sum(&bytes(&madt(255))), 0);
     }
 

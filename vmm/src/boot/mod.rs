@@ -32,6 +32,9 @@ const ELF_MAGIC: [u8; 4] = *b"\x7fELF";
 /// Loads all; returns the address at which the first vCPU starts.
 pub fn load(memory: &GuestMemory, config: &mut Config) -> Result<u64> {
     let kernel = load_kernel(memory, &config.kernel.0, &mut config.kernel.1)?;
+    if kernel.end > low_end(memory) {
+        return Err(too_small("kernel", &config.kernel.0, kernel.end));
+    }
     let mut header = kernel.header;
     if let Some((path, file)) = &mut config.initrd {
         let (address, size) = load_initrd(memory, &header, kernel.end, path, file)?;
@@ -43,7 +46,6 @@ pub fn load(memory: &GuestMemory, config: &mut Config) -> Result<u64> {
     write(memory, CMDLINE, &cmdline)?;
     header.type_of_loader = 0xff;
     header.cmd_line_ptr = CMDLINE as u32;
-    header.cmdline_size = cmdline.len() as u32;
 
     let rsdp = acpi::write(memory, config.cpus, config.disks.len())?;
     let mut zero_page = boot_params {
@@ -128,17 +130,25 @@ fn load_initrd(
     let top = low_end(memory).min(u64::from(header.initrd_addr_max) + 1);
     let address = top.saturating_sub(size) & !(PAGE - 1);
     if address < kernel_end {
-        return Err(Error::Memory(format!(
-            "kernel and initrd {} need {} MiB; give more with --mem",
-            path.display(),
-            (kernel_end + size).div_ceil(1 << 20) + 1
-        )));
+        return Err(too_small(
+            "kernel and initrd",
+            path,
+            kernel_end.saturating_add(size),
+        ));
     }
     memory
         .read_exact_volatile_from(GuestAddress(address), file, size as usize)
         .map_err(|e| Error::Memory(format!("initrd {}: {e}", path.display())))?;
     // Below 4 GiB by the choice of `top`.
     Ok((address as u32, size as u32))
+}
+
+fn too_small(what: &str, path: &Path, end: u64) -> Error {
+    Error::Memory(format!(
+        "too small for {what} {}: give at least --mem {}M",
+        path.display(),
+        end.div_ceil(1 << 20) + 1
+    ))
 }
 
 fn fill_memory_map(zero_page: &mut boot_params, bytes: u64, low_end: u64) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use event_manager::{EventOps, Events, MutEventSubscriber};
-use virtio_queue::{Queue, QueueT};
+use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -40,29 +40,34 @@ impl Worker {
     }
 
     fn drain(&self, queue: &mut Queue) -> Result<(), virtio_queue::Error> {
-        let mut served = 0;
         loop {
             queue.disable_notification(&self.memory)?;
-            let before = served;
-            while let Some(chain) = queue.pop_descriptor_chain(&self.memory) {
+            let mut served = false;
+            while let Some(chain) = next_chain(queue, &self.memory)? {
                 let head = chain.head_index();
                 let used = serve(&self.disk, &self.memory, chain);
                 queue.add_used(&self.memory, head, used)?;
-                served += 1;
+                served = true;
             }
-            let more = queue.enable_notification(&self.memory)?;
-            if more && served == before {
-                return Err(virtio_queue::Error::InvalidAvailRingIndex);
+            if served && queue.needs_notification(&self.memory)? {
+                self.interrupt.used_buffers();
             }
-            if !more {
-                break;
+            // The driver may have added a request since the last look.
+            if !queue.enable_notification(&self.memory)? {
+                return Ok(());
             }
         }
-        if served > 0 && queue.needs_notification(&self.memory)? {
-            self.interrupt.used_buffers();
-        }
-        Ok(())
     }
+}
+
+type Chain<'a> = DescriptorChain<&'a GuestMemory>;
+
+/// The next request. Fails when the driver's index is further ahead than a queue can hold.
+fn next_chain<'a>(
+    queue: &mut Queue,
+    memory: &'a GuestMemory,
+) -> Result<Option<Chain<'a>>, virtio_queue::Error> {
+    Ok(queue.iter(memory)?.next())
 }
 
 impl MutEventSubscriber for Worker {
@@ -76,3 +81,6 @@ impl MutEventSubscriber for Worker {
         self.serve_queue();
     }
 }
+
+#[cfg(test)]
+mod tests;

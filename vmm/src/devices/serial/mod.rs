@@ -2,13 +2,16 @@
 
 mod console;
 
-use std::io::{Stdout, stdout};
+use std::fs::File;
+use std::io::{ErrorKind, Write, stdout};
+use std::os::fd::AsFd;
 
 use vm_superio::serial::SerialEvents;
 use vm_superio::{Serial, Trigger};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::bus::Device;
+use crate::run::Ender;
 use crate::{Error, Result};
 
 pub use console::Console;
@@ -40,17 +43,47 @@ impl SerialEvents for Drained {
     }
 }
 
+/// Standard output. Whoever reads it may have stopped to: then a vCPU waits
+/// here, until the machine ends and its thread is kicked.
+struct Output {
+    file: File,
+    ender: Ender,
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self.file.write(bytes) {
+            Err(e) if e.kind() == ErrorKind::Interrupted && self.ender.ended().is_some() => {
+                Ok(bytes.len())
+            }
+            other => other,
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// The port.
 pub struct SerialPort {
-    port: Serial<Irq, Drained, Stdout>,
+    port: Serial<Irq, Drained, Output>,
 }
 
 impl SerialPort {
     /// A port that interrupts through `irq` and says through `drained` when it takes more input.
-    pub fn new(irq: &EventFd, drained: &EventFd) -> Result<Self> {
-        let clone = |fd: &EventFd| fd.try_clone().map_err(Error::system("share an event"));
+    pub fn new(irq: EventFd, drained: &EventFd, ender: Ender) -> Result<Self> {
+        let drained = drained
+            .try_clone()
+            .map_err(Error::system("share an event"))?;
+        let file = stdout()
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(Error::system("open standard output"))?
+            .into();
+        let output = Output { file, ender };
         Ok(Self {
-            port: Serial::with_events(Irq(clone(irq)?), Drained(clone(drained)?), stdout()),
+            port: Serial::with_events(Irq(irq), Drained(drained), output),
         })
     }
 
@@ -59,10 +92,10 @@ impl SerialPort {
         self.port.fifo_capacity()
     }
 
-    /// Hands over input, at most [`Self::room`] bytes of it.
-    pub fn input(&mut self, bytes: &[u8]) {
-        // Fails in loopback mode, where a real port loses input too.
-        let _ = self.port.enqueue_raw_bytes(bytes);
+    /// Hands over input, at most [`Self::room`] bytes of it; returns how many
+    /// were taken: none while the guest tests its port in loopback mode.
+    pub fn input(&mut self, bytes: &[u8]) -> usize {
+        self.port.enqueue_raw_bytes(bytes).unwrap_or(0)
     }
 }
 

@@ -1,0 +1,103 @@
+use std::sync::Mutex;
+
+use virtio_bindings::virtio_blk::VIRTIO_BLK_T_FLUSH;
+use virtio_bindings::virtio_ring::{VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
+use virtio_queue::desc::{RawDescriptor, split::Descriptor};
+use virtio_queue::mock::MockSplitQueue;
+use vm_memory::{Bytes, GuestAddress};
+use vmm_sys_util::eventfd::EFD_NONBLOCK;
+
+use super::*;
+use crate::memory;
+
+const HEADER: u64 = 0x10_0000;
+const STATUS: u64 = 0x20_0000;
+const QUEUE_SIZE: u16 = 16;
+
+/// A worker whose driver uses `mock`, and the interrupt that it gets.
+fn worker(memory: &GuestMemory, mock: &MockSplitQueue<GuestMemory>) -> (Worker, EventFd) {
+    let irq = EventFd::new(EFD_NONBLOCK).unwrap();
+    let queue: Queue = mock.create_queue().unwrap();
+    let worker = Worker {
+        disk: Disk {
+            file: tempfile::tempfile().unwrap(),
+            sectors: 0,
+            read_only: false,
+        },
+        queue: Arc::new(Mutex::new(queue)),
+        interrupt: Arc::new(Interrupt::new(irq.try_clone().unwrap())),
+        notified: EventFd::new(EFD_NONBLOCK).unwrap(),
+        memory: memory.clone(),
+    };
+    (worker, irq)
+}
+
+/// A flush: header and status.
+fn flush(memory: &GuestMemory) -> [RawDescriptor; 2] {
+    memory
+        .write_obj(VIRTIO_BLK_T_FLUSH, GuestAddress(HEADER))
+        .unwrap();
+    [
+        Descriptor::new(HEADER, 16, VRING_DESC_F_NEXT as u16, 1),
+        Descriptor::new(STATUS, 1, VRING_DESC_F_WRITE as u16, 0),
+    ]
+    .map(RawDescriptor::from)
+}
+
+#[test]
+fn a_request_is_served_and_told() {
+    let memory = memory::allocate(64 << 20).unwrap();
+    let mock = MockSplitQueue::new(&memory, QUEUE_SIZE);
+    memory.write_obj(0xffu8, GuestAddress(STATUS)).unwrap();
+    mock.add_desc_chains(&flush(&memory), 0).unwrap();
+    let (worker, irq) = worker(&memory, &mock);
+    worker.serve_queue();
+    assert_eq!(memory.read_obj::<u8>(GuestAddress(STATUS)).unwrap(), 0);
+    assert_eq!(irq.read().unwrap(), 1);
+}
+
+#[test]
+fn a_doorbell_without_a_request_does_no_harm() {
+    let memory = memory::allocate(64 << 20).unwrap();
+    let mock = MockSplitQueue::new(&memory, QUEUE_SIZE);
+    let (worker, irq) = worker(&memory, &mock);
+    worker.serve_queue();
+    assert!(lock(&worker.queue).ready());
+    assert!(irq.read().is_err());
+}
+
+#[test]
+fn a_queue_that_claims_too_much_is_out_of_use() {
+    let memory = memory::allocate(64 << 20).unwrap();
+    let mock = MockSplitQueue::new(&memory, QUEUE_SIZE);
+    let (worker, irq) = worker(&memory, &mock);
+    let index = GuestAddress(lock(&worker.queue).avail_ring() + 2);
+    memory.write_obj(QUEUE_SIZE + 1, index).unwrap();
+    worker.serve_queue();
+    assert!(!lock(&worker.queue).ready());
+    assert!(irq.read().is_err());
+}
+
+#[test]
+fn a_head_outside_the_table_is_out_of_use() {
+    let memory = memory::allocate(64 << 20).unwrap();
+    let mock = MockSplitQueue::new(&memory, QUEUE_SIZE);
+    let (worker, _irq) = worker(&memory, &mock);
+    let ring = lock(&worker.queue).avail_ring();
+    memory
+        .write_obj(QUEUE_SIZE, GuestAddress(ring + 4))
+        .unwrap();
+    memory.write_obj(1u16, GuestAddress(ring + 2)).unwrap();
+    worker.serve_queue();
+    assert!(!lock(&worker.queue).ready());
+}
+
+#[test]
+fn a_ring_outside_memory_is_not_touched() {
+    let memory = memory::allocate(64 << 20).unwrap();
+    let mock = MockSplitQueue::new(&memory, QUEUE_SIZE);
+    let (worker, irq) = worker(&memory, &mock);
+    lock(&worker.queue).set_used_ring_address(Some(0xffff_fff0), Some(u32::MAX));
+    worker.serve_queue();
+    assert!(irq.read().is_err());
+}

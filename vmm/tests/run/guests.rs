@@ -1,0 +1,228 @@
+//! Guests of a few instructions on this machine's KVM: how they end, the serial
+//! port, a disk, and signals.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Output, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::NamedTempFile;
+
+use crate::payload::{PVPANIC, Payload, RESET};
+use crate::{no_kvm, vmm};
+
+fn run(payload: &Payload, options: &[&str]) -> Output {
+    let kernel = payload.elf();
+    vmm(kernel.path()).args(options).output().unwrap()
+}
+
+#[track_caller]
+fn assert_end(output: &Output, code: i32, text: &str) {
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), text, "{errors}");
+    assert_eq!(output.status.code(), Some(code), "{errors}");
+}
+
+#[test]
+fn power_off_is_0() {
+    if no_kvm() {
+        return;
+    }
+    let payload = Payload::default().print("OK").power_off();
+    assert_end(&run(&payload, &[]), 0, "OK");
+}
+
+#[test]
+fn several_vcpus_end_with_the_first() {
+    if no_kvm() {
+        return;
+    }
+    let payload = Payload::default().print("OK").power_off();
+    assert_end(&run(&payload, &["--cpus", "4"]), 0, "OK");
+}
+
+#[test]
+fn reboot_is_3() {
+    if no_kvm() {
+        return;
+    }
+    let payload = Payload::default().print("OK").out8(RESET, 1).halt();
+    assert_end(&run(&payload, &[]), 3, "OK");
+}
+
+#[test]
+fn a_triple_fault_is_4() {
+    if no_kvm() {
+        return;
+    }
+    let output = run(&Payload::default().print("OK").triple_fault(), &[]);
+    assert_end(&output, 4, "OK");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(errors.lines().count(), 1, "{errors}");
+}
+
+#[test]
+fn a_panic_is_5() {
+    if no_kvm() {
+        return;
+    }
+    let payload = Payload::default().print("OK").out8(PVPANIC, 1).halt();
+    assert_end(&run(&payload, &[]), 5, "OK");
+}
+
+/// Far more than the port's buffer holds, written at once.
+#[test]
+fn no_input_is_lost() {
+    if no_kvm() {
+        return;
+    }
+    let line = format!("{}\n", "VMFIRST GO ".repeat(100));
+    let kernel = Payload::default().echo_line().power_off().elf();
+    let mut child = vmm(kernel.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(line.as_bytes()).unwrap();
+    assert_end(&child.wait_with_output().unwrap(), 0, &line);
+}
+
+#[test]
+fn input_may_be_a_file() {
+    if no_kvm() {
+        return;
+    }
+    let line = format!("{}\n", "x".repeat(1000));
+    let mut input = NamedTempFile::new().unwrap();
+    input.write_all(line.as_bytes()).unwrap();
+    let kernel = Payload::default().echo_line().power_off().elf();
+    let output = vmm(kernel.path())
+        .stdin(File::open(input.path()).unwrap())
+        .output()
+        .unwrap();
+    assert_end(&output, 0, &line);
+}
+
+/// A driver for virtio-mmio in a dozen writes: reads sector 1 of the disk.
+#[test]
+fn a_guest_reads_its_disk() {
+    const DEVICE: u32 = 0xd000_0000;
+    const DESCRIPTORS: u32 = 0x30_0000;
+    const AVAILABLE: u32 = 0x30_1000;
+    const USED: u32 = 0x30_2000;
+    const HEADER: u32 = 0x30_3000;
+    const DATA: u32 = 0x30_4000;
+    const STATUS: u32 = 0x30_5000;
+    const NEXT: u32 = 1;
+    const WRITE: u32 = 2;
+    if no_kvm() {
+        return;
+    }
+    let mut disk = NamedTempFile::new().unwrap();
+    disk.write_all(&[b'0'; 512]).unwrap();
+    disk.write_all(&[b'1'; 512]).unwrap();
+
+    let mut payload = Payload::default();
+    // Acknowledge, driver; feature VERSION_1; FEATURES_OK.
+    for (register, value) in [(0x70, 3), (0x24, 1), (0x20, 1), (0x70, 11)] {
+        payload = payload.poke32(DEVICE + register, value);
+    }
+    // Queue 0 of 4 descriptors, ready; DRIVER_OK.
+    for (register, value) in [
+        (0x30, 0),
+        (0x38, 4),
+        (0x80, DESCRIPTORS),
+        (0x90, AVAILABLE),
+        (0xa0, USED),
+        (0x44, 1),
+        (0x70, 15),
+    ] {
+        payload = payload.poke32(DEVICE + register, value);
+    }
+    // Type 0 (read), sector 1.
+    payload = payload.poke32(HEADER, 0).poke32(HEADER + 8, 1);
+    for (index, (address, length, flags)) in [
+        (HEADER, 16, NEXT | 1 << 16),
+        (DATA, 512, NEXT | WRITE | 2 << 16),
+        (STATUS, 1, WRITE),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let at = DESCRIPTORS + 16 * index as u32;
+        payload = payload
+            .poke32(at, address)
+            .poke32(at + 8, length)
+            .poke32(at + 12, flags);
+    }
+    payload = payload
+        .poke32(STATUS, 0xff)
+        .poke32(AVAILABLE, 1 << 16) // one request: descriptor 0
+        .poke32(DEVICE + 0x50, 0)
+        .wait_for_change(STATUS, 0xff)
+        .print_from(DATA)
+        .print_from(DATA + 511)
+        .power_off();
+    let path = disk.path().to_str().unwrap();
+    assert_end(&run(&payload, &["--disk", path]), 0, "11");
+    let read_only = format!("{path},ro");
+    assert_end(&run(&payload, &["--disk", &read_only]), 0, "11");
+}
+
+/// Starts a guest and waits for its first byte.
+fn start(payload: Payload) -> (Child, NamedTempFile) {
+    let kernel = payload.elf();
+    let mut child = vmm(kernel.path()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut byte = [0];
+    child
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut byte)
+        .unwrap();
+    (child, kernel)
+}
+
+#[track_caller]
+fn assert_ended_by(mut child: Child, signal: Signal) {
+    let pid = Pid::from_child(&child);
+    kill_process(pid, signal).unwrap();
+    let status = child.wait().unwrap();
+    // Ended by its own decision, not by the signal's default.
+    assert_eq!(status.signal(), None);
+    assert_eq!(status.code(), Some(128 + signal.as_raw()));
+}
+
+#[test]
+fn signals_end_a_machine() {
+    if no_kvm() {
+        return;
+    }
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT] {
+        let (child, _kernel) = start(Payload::default().print("x").halt());
+        assert_ended_by(child, signal);
+    }
+}
+
+#[test]
+fn a_signal_ends_a_machine_whose_output_nobody_reads() {
+    if no_kvm() {
+        return;
+    }
+    let (child, _kernel) = start(Payload::default().print_without_end());
+    let pipe = child.stdout.as_ref().unwrap();
+    let mut before = 0;
+    // Until the pipe is full.
+    loop {
+        std::thread::sleep(Duration::from_millis(200));
+        let now = rustix::io::ioctl_fionread(pipe).unwrap();
+        if now == before {
+            break;
+        }
+        before = now;
+    }
+    assert_ended_by(child, Signal::TERM);
+}

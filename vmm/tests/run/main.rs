@@ -1,0 +1,28 @@
+//! The program as a user runs it.
+
+use std::io::{Write, stderr};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+mod guests;
+mod payload;
+mod refusals;
+
+/// `vmm run` on a kernel, with a small memory and no input.
+fn vmm(kernel: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vmm"));
+    command
+        .args(["run", "--mem", "64M", "--kernel"])
+        .arg(kernel);
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Only a machine without KVM may skip a test; it says so, past the test's own capture.
+fn no_kvm() -> bool {
+    let missing = !Path::new("/dev/kvm").exists();
+    if missing {
+        let _ = writeln!(stderr(), "SKIP: this machine has no /dev/kvm");
+    }
+    missing
+}

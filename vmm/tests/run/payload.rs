@@ -1,0 +1,134 @@
+//! Guests of a few instructions, put together by the tests.
+
+use std::io::Write;
+
+use tempfile::NamedTempFile;
+
+const COM1: u16 = 0x3f8;
+const LINE_STATUS: u16 = COM1 + 5;
+const PM1_CONTROL: u16 = 0x604;
+/// The reset register: 1 reboots.
+pub const RESET: u16 = 0x608;
+/// The panic device: 1 is a panic.
+pub const PVPANIC: u16 = 0x505;
+/// Sleep type 5 with "sleep enable".
+const S5: u16 = 1 << 13 | 5 << 10;
+
+/// Where the code is put and starts.
+const ENTRY: u64 = 0x20_0000;
+const HEADERS: usize = 64 + 56;
+
+/// Machine code under construction, for 64-bit ring 0.
+#[derive(Default)]
+pub struct Payload(Vec<u8>);
+
+impl Payload {
+    fn code(mut self, bytes: &[u8]) -> Self {
+        self.0.extend(bytes);
+        self
+    }
+
+    fn port(self, port: u16) -> Self {
+        let [low, high] = port.to_le_bytes();
+        self.code(&[0x66, 0xba, low, high]) // mov dx, port
+    }
+
+    /// Writes a byte to a port.
+    pub fn out8(self, port: u16, value: u8) -> Self {
+        self.port(port).code(&[0xb0, value, 0xee]) // mov al, value; out dx, al
+    }
+
+    /// Writes 16 bits to a port.
+    pub fn out16(self, port: u16, value: u16) -> Self {
+        let [low, high] = value.to_le_bytes();
+        self.port(port).code(&[0x66, 0xb8, low, high, 0x66, 0xef]) // mov ax, value; out dx, ax
+    }
+
+    /// Prints on the serial port.
+    pub fn print(self, text: &str) -> Self {
+        text.bytes()
+            .fold(self, |payload, byte| payload.out8(COM1, byte))
+    }
+
+    /// Writes 32 bits to memory below 2 GiB, or to a device's register there.
+    pub fn poke32(self, address: u32, value: u32) -> Self {
+        self.code(&[0xb8])
+            .code(&value.to_le_bytes()) // mov eax, value
+            .code(&[0xbb])
+            .code(&address.to_le_bytes()) // mov ebx, address
+            .code(&[0x89, 0x03]) // mov [rbx], eax
+    }
+
+    /// Waits until the byte at `address` is another one than `value`.
+    pub fn wait_for_change(self, address: u32, value: u8) -> Self {
+        self.code(&[0xbb])
+            .code(&address.to_le_bytes()) // mov ebx, address
+            .code(&[0x80, 0x3b, value]) // again: cmp byte [rbx], value
+            .code(&[0x74, 0xfb]) // je again
+    }
+
+    /// Prints the byte at `address`.
+    pub fn print_from(self, address: u32) -> Self {
+        self.port(COM1)
+            .code(&[0xbb])
+            .code(&address.to_le_bytes()) // mov ebx, address
+            .code(&[0x8a, 0x03, 0xee]) // mov al, [rbx]; out dx, al
+    }
+
+    /// Prints all input up to the end of the line.
+    pub fn echo_line(self) -> Self {
+        self.port(LINE_STATUS) // again:
+            .code(&[0xec, 0xa8, 0x01]) // in al, dx; test al, 1
+            .code(&[0x74, 0xf7]) // je again
+            .port(COM1)
+            .code(&[0xec, 0xee]) // in al, dx; out dx, al
+            .code(&[0x3c, b'\n']) // cmp al, '\n'
+            .code(&[0x75, 0xed]) // jne again
+    }
+
+    /// Prints for ever.
+    pub fn print_without_end(self) -> Self {
+        self.port(COM1).code(&[0xb0, b'x', 0xee, 0xeb, 0xfd]) // mov al; again: out; jmp again
+    }
+
+    /// Powers off.
+    pub fn power_off(self) -> Self {
+        self.out16(PM1_CONTROL, S5).halt()
+    }
+
+    /// An exception without any handler.
+    pub fn triple_fault(self) -> Self {
+        self.code(&[0x0f, 0x0b]) // ud2
+    }
+
+    /// Stops for good.
+    pub fn halt(self) -> Self {
+        self.code(&[0xf4, 0xeb, 0xfd]) // again: hlt; jmp again
+    }
+
+    /// The code as an ELF executable with one segment.
+    pub fn elf(&self) -> NamedTempFile {
+        let size = (HEADERS + self.0.len()) as u64;
+        let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
+        elf.resize(16, 0);
+        for half in [2u16, 62] {
+            elf.extend(half.to_le_bytes()); // executable, x86-64
+        }
+        elf.extend(1u32.to_le_bytes());
+        for word in [ENTRY + HEADERS as u64, 64, 0] {
+            elf.extend(word.to_le_bytes()); // entry, program headers, sections
+        }
+        elf.extend(0u32.to_le_bytes());
+        for half in [64u16, 56, 1, 0, 0, 0] {
+            elf.extend(half.to_le_bytes()); // sizes and numbers of headers
+        }
+        elf.extend([1u32, 7].map(u32::to_le_bytes).concat()); // load, rwx
+        for word in [0, ENTRY, ENTRY, size, size, 4096] {
+            elf.extend(word.to_le_bytes());
+        }
+        elf.extend(&self.0);
+        let mut file = NamedTempFile::new().unwrap();
+        file.write_all(&elf).unwrap();
+        file
+    }
+}

@@ -1,0 +1,105 @@
+//! What the user gets wrong: one line on standard error, a status that says so, nothing started.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use tempfile::NamedTempFile;
+
+use crate::payload::Payload;
+use crate::{no_kvm, vmm};
+
+/// Runs with `options`; returns the status and the lines on standard error.
+fn refusal(kernel: &Path, options: &[&str]) -> (Option<i32>, Vec<String>) {
+    let output = vmm(kernel).args(options).output().unwrap();
+    assert!(output.stdout.is_empty());
+    let errors = String::from_utf8(output.stderr).unwrap();
+    (
+        output.status.code(),
+        errors.lines().map(String::from).collect(),
+    )
+}
+
+#[track_caller]
+fn assert_refused(kernel: &Path, options: &[&str], word: &str) {
+    let (code, lines) = refusal(kernel, options);
+    assert_eq!(code, Some(1), "{lines:?}");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains(word), "{lines:?}");
+}
+
+fn file(bytes: usize) -> NamedTempFile {
+    let mut file = NamedTempFile::new().unwrap();
+    file.write_all(&vec![0; bytes]).unwrap();
+    file
+}
+
+fn path(file: &NamedTempFile) -> &str {
+    file.path().to_str().unwrap()
+}
+
+#[test]
+fn files_that_are_missing() {
+    let kernel = Payload::default().halt().elf();
+    assert_refused(Path::new("/nowhere/kernel"), &[], "/nowhere/kernel");
+    assert_refused(kernel.path(), &["--initrd", "/nowhere/i"], "/nowhere/i");
+    assert_refused(kernel.path(), &["--disk", "/nowhere/d"], "/nowhere/d");
+}
+
+#[test]
+fn disks_that_are_none() {
+    let kernel = Payload::default().halt().elf();
+    let odd = file(1000);
+    assert_refused(kernel.path(), &["--disk", path(&odd)], "512");
+    assert_refused(kernel.path(), &["--disk", path(&file(0))], "512");
+    assert_refused(kernel.path(), &["--disk", "/tmp,ro"], "block device");
+}
+
+#[test]
+fn a_disk_that_another_machine_has() {
+    let kernel = Payload::default().halt().elf();
+    let disk = file(512);
+    let other = File::open(disk.path()).unwrap();
+    other.lock_shared().unwrap();
+    assert_refused(kernel.path(), &["--disk", path(&disk)], "in use");
+    drop(other);
+    // Nor twice in one machine.
+    let twice = ["--disk", path(&disk), "--disk", path(&disk)];
+    assert_refused(kernel.path(), &twice, "in use");
+}
+
+#[test]
+fn kernels_that_are_none() {
+    if no_kvm() {
+        return;
+    }
+    for size in [0, 3, 64, 4096, 1 << 20] {
+        assert_refused(file(size).path(), &[], "kernel");
+    }
+}
+
+#[test]
+fn memory_that_is_too_small() {
+    if no_kvm() {
+        return;
+    }
+    let kernel = Payload::default().halt().elf();
+    let initrd = file(70 << 20);
+    assert_refused(kernel.path(), &["--initrd", path(&initrd)], "--mem 74M");
+}
+
+#[test]
+fn command_lines_that_are_wrong() {
+    let kernel = Payload::default().halt().elf();
+    let long = "x".repeat(3000);
+    for options in [
+        ["--cpus", "0"],
+        ["--cpus", "256"],
+        ["--cmdline", &long],
+        ["--nonsense", "1"],
+    ] {
+        let (code, lines) = refusal(kernel.path(), &options);
+        assert_eq!(code, Some(2), "{lines:?}");
+        assert!(lines[0].starts_with("error:"), "{lines:?}");
+    }
+}
