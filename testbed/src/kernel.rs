@@ -2,8 +2,7 @@
 //!
 //! One git tree holds the stock source; a kernel is a commit on top of it. To
 //! build another kernel the tree is switched to its commit, which touches only
-//! the files that differ, so that `make` in that kernel's own build folder
-//! compiles little more than what changed.
+//! the files that differ, so that `make` compiles little more than what changed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -64,12 +63,13 @@ impl Variant {
         series.into_iter().take(count).collect()
     }
 
-    /// The kernel whose objects are a good start for this one's first build.
-    fn relative(self) -> Option<Self> {
+    /// The build folder: one for kernels of the same configuration, so that from
+    /// one to the other only what their patches touch is compiled.
+    fn build_dir(self) -> &'static str {
         match self {
-            Self::Patched => Some(Self::Stock),
-            Self::Stock => Some(Self::Patched),
-            Self::Guest | Self::Kunit => None,
+            Self::Guest => "build-guest",
+            Self::Stock | Self::Patched => "build-host",
+            Self::Kunit => "build-kunit",
         }
     }
 }
@@ -239,23 +239,10 @@ impl Source {
         Ok(())
     }
 
-    /// The build folder of `variant`; a new one starts from its relative's objects.
+    /// The build folder of `variant`, made if it is not there.
     fn build_dir(&self, variant: Variant) -> Result<PathBuf> {
-        let dir = self.dir.join(format!("build-{}", variant.name()));
-        let relative = variant
-            .relative()
-            .map(|v| self.dir.join(format!("build-{}", v.name())));
-        if dir.exists() {
-            return Ok(dir);
-        }
-        match relative.filter(|r| r.exists()) {
-            Some(relative) => {
-                let mut copy = proc::command("cp");
-                copy.arg("-a").arg(&relative).arg(&dir);
-                proc::output(copy)?;
-            }
-            None => fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?,
-        }
+        let dir = self.dir.join(variant.build_dir());
+        fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
         Ok(dir)
     }
 }
