@@ -61,8 +61,8 @@ pub fn build(mut config: Config) -> Result<Machine> {
     let mut buses = Buses::default();
     let console = add_legacy_devices(&vm, &mut buses, &ender)?;
     let mut workers = Vec::new();
-    for (index, disk) in config.disks.into_iter().enumerate() {
-        workers.push(add_disk(&vm, &mut buses, &memory, index as u64, disk)?);
+    for disk in config.disks {
+        workers.push(add_disk(&vm, &mut buses, &memory, disk)?);
     }
     Ok(Machine {
         vcpus: create_vcpus(&kvm, &vm, config.cpus, entry)?,
@@ -149,17 +149,16 @@ fn add_disk(
     vm: &VmFd,
     buses: &mut Buses,
     memory: &GuestMemory,
-    index: u64,
     disk: Disk,
 ) -> Result<block::Worker> {
     let queue = Queue::new(block::QUEUE_SIZE).map_err(|e| Error::Config(e.to_string()))?;
     let queue = Arc::new(Mutex::new(queue));
     let irq = event()?;
-    vm.register_irqfd(&irq, VIRTIO_MMIO_IRQ + index as u32)
+    vm.register_irqfd(&irq, VIRTIO_MMIO_IRQ + disk.index as u32)
         .map_err(Error::kvm("wire a disk's interrupt"))?;
     let interrupt = Arc::new(Interrupt::new(irq));
     let notified = event()?;
-    let address = VIRTIO_MMIO + index * VIRTIO_MMIO_SIZE;
+    let address = VIRTIO_MMIO + disk.index as u64 * VIRTIO_MMIO_SIZE;
     vm.register_ioevent(&notified, &IoEventAddress::Mmio(address + NOTIFY), 0u32)
         .map_err(Error::kvm("wire a disk's doorbell"))?;
     let transport = VirtioMmio::new(

@@ -79,6 +79,8 @@ pub struct Config {
 /// A disk image that is open and locked.
 #[derive(Debug)]
 pub struct Disk {
+    /// Its place among the machine's disks, from 0.
+    pub index: usize,
     /// The image. Its lock ends with it.
     pub file: File,
     /// Its size in sectors.
@@ -104,7 +106,10 @@ impl TryFrom<RunArgs> for Config {
         Ok(Self {
             kernel: open("kernel", args.kernel)?,
             initrd: args.initrd.map(|path| open("initrd", path)).transpose()?,
-            disks: args.disks.iter().map(open_disk).collect::<Result<_>>()?,
+            disks: (0..)
+                .zip(&args.disks)
+                .map(|(index, arg)| open_disk(index, arg))
+                .collect::<Result<_>>()?,
             cpus: args.cpus,
             mem: args.mem,
             cmdline: args.cmdline,
@@ -113,7 +118,7 @@ impl TryFrom<RunArgs> for Config {
 }
 
 /// Opens and locks an image: a writable one for this machine alone.
-fn open_disk(arg: &DiskArg) -> Result<Disk> {
+fn open_disk(index: usize, arg: &DiskArg) -> Result<Disk> {
     let mut file = OpenOptions::new()
         .read(true)
         .write(!arg.read_only)
@@ -152,6 +157,7 @@ fn open_disk(arg: &DiskArg) -> Result<Disk> {
         )));
     }
     Ok(Disk {
+        index,
         file,
         sectors: bytes / SECTOR,
         read_only: arg.read_only,

@@ -4,8 +4,8 @@ use time::OffsetDateTime;
 
 use crate::bus::Device;
 
-/// Register B: 24-hour mode, binary numbers.
-const MODE: u8 = 0x06;
+/// Register B: 24-hour mode, decimal digits (BCD): Linux asks for nothing else.
+const MODE: u8 = 0x02;
 /// Register D: the time is valid.
 const VALID: u8 = 0x80;
 
@@ -32,7 +32,7 @@ impl Device for Rtc {
 
 /// Register `index` at a given time; register A has no update in progress, ever.
 fn register(index: u8, now: OffsetDateTime) -> u8 {
-    match index {
+    let number = match index {
         0 => now.second(),
         2 => now.minute(),
         4 => now.hour(),
@@ -40,11 +40,12 @@ fn register(index: u8, now: OffsetDateTime) -> u8 {
         7 => now.day(),
         8 => now.month().into(),
         9 => (now.year().rem_euclid(100)) as u8,
-        0x0b => MODE,
-        0x0d => VALID,
+        0x0b => return MODE,
+        0x0d => return VALID,
         0x32 => (now.year().div_euclid(100)) as u8,
         _ => 0,
-    }
+    };
+    ((number / 10) << 4) | (number % 10)
 }
 
 #[cfg(test)]
@@ -53,10 +54,11 @@ mod tests {
 
     #[test]
     fn registers_tell_the_time() {
-        let now = OffsetDateTime::from_unix_timestamp(1_767_323_045).unwrap();
+        let now = OffsetDateTime::from_unix_timestamp(1_798_761_599).unwrap();
         let time: Vec<u8> = [0x32, 9, 8, 7, 4, 2, 0, 6].map(|i| register(i, now)).into();
-        // Friday, 2026-01-02 03:04:05 UTC
-        assert_eq!(time, [20, 26, 1, 2, 3, 4, 5, 6]);
+        // Thursday, 2026-12-31 23:59:59 UTC
+        let digits = [0x20, 0x26, 0x12, 0x31, 0x23, 0x59, 0x59, 0x05];
+        assert_eq!(time, digits);
         assert_eq!(register(0x0a, now) & 0x80, 0);
     }
 }

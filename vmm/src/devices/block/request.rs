@@ -16,8 +16,6 @@ use crate::memory::GuestMemory;
 const CHUNK: usize = 64 * 1024;
 /// Bytes of a disk's name.
 const ID_SIZE: usize = 20;
-/// Every disk's name.
-const ID: &[u8] = b"vmfirst";
 
 type Reader<'a> = virtio_queue::Reader<'a>;
 type Writer<'a> = virtio_queue::Writer<'a>;
@@ -71,8 +69,8 @@ fn execute(disk: &Disk, input: &mut Reader, output: &mut Writer) -> Result<(), R
         VIRTIO_BLK_T_OUT => write(disk, sector, input),
         VIRTIO_BLK_T_FLUSH => Ok(disk.file.sync_data()?),
         VIRTIO_BLK_T_GET_ID => {
-            let mut id = [0; ID_SIZE];
-            id[..ID.len()].copy_from_slice(ID);
+            let mut id = format!("vmfirst-{}", disk.index).into_bytes();
+            id.resize(ID_SIZE, 0);
             Ok(output.write_all(&id)?)
         }
         _ => Err(Refused::Unsupported),

@@ -18,6 +18,7 @@ fn disk(read_only: bool) -> Disk {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(&[7; 4 * SECTOR as usize]).unwrap();
     Disk {
+        index: 0,
         file,
         sectors: 4,
         read_only,

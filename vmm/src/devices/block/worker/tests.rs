@@ -20,6 +20,7 @@ fn worker(memory: &GuestMemory, mock: &MockSplitQueue<GuestMemory>) -> (Worker, 
     let queue: Queue = mock.create_queue().unwrap();
     let worker = Worker {
         disk: Disk {
+            index: 0,
             file: tempfile::tempfile().unwrap(),
             sectors: 0,
             read_only: false,
