@@ -8,7 +8,8 @@ mod compute;
 mod dbench;
 mod protocol;
 mod shell;
-mod tlb_shootdown;
+mod stress_ng;
+
 mod window;
 
 use std::fs;
@@ -85,7 +86,7 @@ fn run(go: &Go) -> Result<Outcome> {
     match go.workload.as_str() {
         "compute" => compute::run(go),
         "dbench" => dbench::run(go),
-        "tlb-shootdown" => tlb_shootdown::run(go),
+        "malloc" | "tlb-shootdown" => stress_ng::run(&go.workload, go),
         other => Err(Error::Workload(format!("no workload called {other}"))),
     }
 }
