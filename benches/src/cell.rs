@@ -2,23 +2,30 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::fs::statvfs;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::counters::{difference, snapshot};
-use crate::guest::{Go, Guest};
+use crate::counters::{Counters, difference, snapshot};
+use crate::guest::{Event, Go, Guest, Outcome};
 use crate::spec::{CellOutput, CellSpec, Measured};
 use crate::{Error, Result};
 
 /// Guests start up to this much apart, as the seed says.
 const MAX_SKEW_US: u64 = 1000;
+/// Between two looks whether the user wants to stop.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// Runs the cell in a folder of its own below `scratch`, which should be a tmpfs:
-/// the disks are there. Whatever happens, no VM, no file and no changed knob is left.
-pub fn run(spec: &CellSpec, scratch: &Path) -> CellOutput {
-    match measure(spec, scratch) {
+/// the disks are there. It fails soon after `stop` is set. Whatever happens, no
+/// VM, no file and no changed knob is left. Guests' consoles go to standard error,
+/// each line after `guest<number>| `.
+pub fn run(spec: &CellSpec, scratch: &Path, stop: &AtomicBool) -> CellOutput {
+    match measure(spec, scratch, stop) {
         Ok(measured) => CellOutput::Ok(measured),
         Err(error) => CellOutput::Failed {
             error: error.to_string().replace('\n', " "),
@@ -26,60 +33,163 @@ pub fn run(spec: &CellSpec, scratch: &Path) -> CellOutput {
     }
 }
 
-fn measure(spec: &CellSpec, scratch: &Path) -> Result<Measured> {
+fn measure(spec: &CellSpec, scratch: &Path, stop: &AtomicBool) -> Result<Measured> {
     spec.check()?;
+    check_room(spec, scratch)?;
+    // Dropped, and so removed and put back, after the VMs that use them.
     let folder = tempfile::tempdir_in(scratch).map_err(Error::io("write to", scratch))?;
     let _knobs = Knobs::set(&spec.sysfs)?;
     let started = Instant::now();
-    let mut guests = start_all(spec, folder.path())?;
+    let mut vms = Vms::start(spec, folder.path(), stop)?;
     let ready_by = started + Duration::from_millis(spec.ready_timeout_ms);
-    for guest in &mut guests {
-        guest.wait_ready(ready_by)?;
-    }
+    vms.wait_for_all(Guest::is_ready, ready_by, "did not say READY in time")?;
     let ready_ns = nanos(started.elapsed());
 
-    let go = Go {
-        workload: &spec.workload,
-        clients: spec.vcpus,
-        warmup_ms: spec.warmup_ms,
-        window_ms: spec.window_ms,
-        seed: spec.seed,
-    };
-    for guest in &mut guests {
-        guest.go(&go)?;
-    }
-    let pids: Vec<u32> = guests.iter().map(Guest::pid).collect();
-    let finish_by = Instant::now() + Duration::from_millis(spec.finish_timeout_ms);
-    thread::sleep(Duration::from_millis(spec.warmup_ms));
-    let (begin, before) = (Instant::now(), snapshot(&pids));
-    thread::sleep(Duration::from_millis(spec.window_ms));
-    let (window, after) = (begin.elapsed(), snapshot(&pids));
+    vms.go(spec)?;
+    let go = Instant::now();
+    vms.watch_until(go + Duration::from_millis(spec.warmup_ms))?;
+    let (begin, before) = (Instant::now(), snapshot(&vms.pids()));
+    vms.watch_until(begin + Duration::from_millis(spec.window_ms))?;
+    let (window, after) = (begin.elapsed(), snapshot(&vms.pids()));
 
-    let mut outcomes = Vec::new();
-    for guest in &mut guests {
-        outcomes.push(guest.finish(finish_by)?);
-    }
-    let per_guest: Vec<f64> = outcomes.iter().map(|o| o.value).collect();
-    Ok(Measured {
-        value: per_guest.iter().sum(),
-        unit: outcomes.first().map(|o| o.unit.clone()).unwrap_or_default(),
-        per_guest,
-        guest_extras: outcomes.into_iter().map(|o| o.extras).collect(),
+    let done_by = go + Duration::from_millis(spec.finish_timeout_ms);
+    vms.wait_for_all(Guest::is_done, done_by, "did not end in time")?;
+    let host = Host {
         counters: difference(&before, &after),
         window_ns: nanos(window),
         ready_ns,
-        host_ns: boot_clock_ns(),
-        kernel: kernel(),
-    })
+    };
+    Ok(sum(vms.outcomes(), host))
 }
 
-fn start_all(spec: &CellSpec, folder: &Path) -> Result<Vec<Guest>> {
-    (0..spec.guests as usize)
-        .map(|number| {
-            thread::sleep(Duration::from_micros(skew_us(spec.seed, number as u64)));
-            Guest::start(spec, number, folder)
+/// What was measured outside of the guests.
+struct Host {
+    counters: Counters,
+    window_ns: u64,
+    ready_ns: u64,
+}
+
+fn sum(outcomes: Vec<Outcome>, host: Host) -> Measured {
+    let per_guest: Vec<f64> = outcomes.iter().map(|o| o.value).collect();
+    Measured {
+        value: per_guest.iter().sum(),
+        unit: outcomes.first().map(|o| o.unit.clone()).unwrap_or_default(),
+        per_guest,
+        guest_extras: outcomes
+            .into_iter()
+            .map(|mut outcome| {
+                outcome.extras.insert("window_s".into(), outcome.window_s);
+                outcome.extras
+            })
+            .collect(),
+        counters: host.counters,
+        window_ns: host.window_ns,
+        ready_ns: host.ready_ns,
+        host_ns: boot_clock_ns(),
+        kernel: kernel(),
+    }
+}
+
+/// Sees that the disks fit, even when guests fill them.
+fn check_room(spec: &CellSpec, scratch: &Path) -> Result<()> {
+    let room = statvfs(scratch).map_err(Error::io("look at", scratch))?;
+    let free_mib = room.f_bavail.saturating_mul(room.f_frsize) >> 20;
+    let needed_mib = u64::from(spec.guests) * u64::from(spec.disk_mib);
+    // A tmpfs without a limit says that it has no blocks at all.
+    if room.f_blocks == 0 || free_mib >= needed_mib {
+        return Ok(());
+    }
+    Err(Error::Invalid(format!(
+        "{} has {free_mib} MiB free and the guests' disks need {needed_mib}: \
+         choose another folder, fewer guests or smaller disks",
+        scratch.display()
+    )))
+}
+
+/// All VMs of the cell. Whichever fails is noticed at once, whatever is waited for.
+struct Vms<'a> {
+    guests: Vec<Guest>,
+    events: Receiver<Event>,
+    /// Kept, so that the channel never closes.
+    _sender: Sender<Event>,
+    stop: &'a AtomicBool,
+}
+
+impl<'a> Vms<'a> {
+    fn start(spec: &CellSpec, folder: &Path, stop: &'a AtomicBool) -> Result<Self> {
+        let (sender, events) = channel();
+        let guests = (0..spec.guests as usize)
+            .map(|number| {
+                thread::sleep(Duration::from_micros(skew_us(spec.seed, number as u64)));
+                Guest::start(spec, number, folder, sender.clone())
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            guests,
+            events,
+            _sender: sender,
+            stop,
         })
-        .collect()
+    }
+
+    fn pids(&self) -> Vec<u32> {
+        self.guests.iter().map(Guest::pid).collect()
+    }
+
+    fn outcomes(&mut self) -> Vec<Outcome> {
+        let guests = self.guests.iter_mut();
+        guests.filter_map(Guest::take_outcome).collect()
+    }
+
+    /// Tells all guests to run, back to back.
+    fn go(&mut self, spec: &CellSpec) -> Result<()> {
+        let go = Go {
+            workload: &spec.workload,
+            clients: spec.vcpus,
+            warmup_ms: spec.warmup_ms,
+            window_ms: spec.window_ms,
+            seed: spec.seed,
+        };
+        self.guests.iter_mut().try_for_each(|guest| guest.go(&go))
+    }
+
+    /// Waits until all guests are as they should be, or for the first that fails.
+    fn wait_for_all(
+        &mut self,
+        is_so: impl Fn(&Guest) -> bool,
+        deadline: Instant,
+        failure: &str,
+    ) -> Result<()> {
+        while let Some(late) = self.guests.iter().position(|guest| !is_so(guest)) {
+            if Instant::now() >= deadline {
+                return Err(self.guests[late].error_with_tail(failure));
+            }
+            self.take_event(deadline)?;
+        }
+        Ok(())
+    }
+
+    /// Lets time pass.
+    fn watch_until(&mut self, time: Instant) -> Result<()> {
+        while Instant::now() < time {
+            self.take_event(time)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the next event, if one comes before the deadline.
+    fn take_event(&mut self, deadline: Instant) -> Result<()> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Error::Invalid("stopped by the user".into()));
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        match self.events.recv_timeout(left.min(LOOK)) {
+            Ok(Event::Line(guest, line)) => self.guests[guest].hear(line),
+            Ok(Event::Closed(guest)) => self.guests[guest].closed(),
+            // Nothing yet: the channel never closes.
+            Err(_) => Ok(()),
+        }
+    }
 }
 
 /// A guest's delay: the splitmix64 finalizer over seed and number.

@@ -9,6 +9,8 @@ use std::path::Path;
 
 /// KVM's statistics that are kept, as in Documentation/virt/kvm/directed-yield.rst.
 const KVM: &[&str] = &[
+    "directed_yield_attempted",
+    "directed_yield_successful",
     "exits",
     "halt_exits",
     "spin_exits",
@@ -22,6 +24,12 @@ const KVM: &[&str] = &[
     "yield_other_cpu",
     "yield_to_run_count",
     "yield_to_run_ns",
+];
+
+/// Labels in /proc/<pid>/task/<tid>/sched of what is kept, and its names here.
+const SCHED: &[(&str, &str)] = &[
+    ("se.nr_migrations", "vcpu_migrations"),
+    ("nr_switches", "vcpu_switches"),
 ];
 
 /// Where debugfs has a folder `<pid>-<fd>` for each VM.
@@ -89,11 +97,11 @@ fn threads(proc: &Path, pid: u32) -> Counters {
                 add(&mut sum, Counters::from([((*name).into(), count)]));
             }
         }
-        if let Some(count) = field(&read("sched"), "se.nr_migrations") {
-            add(
-                &mut sum,
-                Counters::from([("vcpu_migrations".into(), count)]),
-            );
+        let sched = read("sched");
+        for (label, name) in SCHED {
+            if let Some(count) = field(&sched, label) {
+                add(&mut sum, Counters::from([((*name).into(), count)]));
+            }
         }
     }
     sum
@@ -141,7 +149,7 @@ mod tests {
                 &format!("1/task/{tid}/schedstat"),
                 "100 20 3\n",
             );
-            let sched = "se.nr_migrations                    :                    7\n";
+            let sched = "se.nr_migrations  :         7\nnr_switches  :       5\n";
             write(root.path(), &format!("1/task/{tid}/sched"), sched);
         }
         let counters = threads(root.path(), 1);
@@ -150,6 +158,7 @@ mod tests {
             ("vcpu_migrations", 14),
             ("vcpu_run_ns", 200),
             ("vcpu_runs", 6),
+            ("vcpu_switches", 10),
         ]
         .map(|(name, n)| (name.to_string(), n));
         assert_eq!(counters, Counters::from(expected));

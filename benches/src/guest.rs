@@ -1,13 +1,15 @@
 //! One VM of a cell: its process, its console, what it says.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, PipeReader, Read, Write, pipe};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::Sender;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
 use crate::spec::CellSpec;
@@ -16,9 +18,13 @@ use crate::{Error, Result};
 /// Begins each line that is meant for the harness; see the guests' `protocol`.
 const PREFIX: &str = "VMFIRST ";
 /// Console lines that an error quotes.
-const TAIL: usize = 3;
-/// How long a VMM may take to end after it was asked to.
+const TAIL: usize = 5;
+/// Longer lines are broken, whatever a guest prints.
+const LONGEST_LINE: u64 = 16 * 1024;
+/// How long a VMM may take to end after it was asked to, or has closed its output.
 const GRACE: Duration = Duration::from_secs(2);
+/// Between two looks whether it has.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// The order to run a workload.
 #[derive(Debug, Serialize)]
@@ -32,12 +38,21 @@ pub struct Go<'a> {
 
 /// What a guest measured.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Outcome {
     pub value: f64,
     pub unit: String,
-    #[serde(rename = "window_s")]
-    _window_s: f64,
+    pub window_s: f64,
     pub extras: BTreeMap<String, f64>,
+}
+
+/// What happens to a guest, by its number.
+#[derive(Debug)]
+pub enum Event {
+    /// Its console or its VMM printed a line.
+    Line(usize, String),
+    /// Its VMM will print no more.
+    Closed(usize),
 }
 
 /// A running VM; it ends when this is dropped.
@@ -45,15 +60,28 @@ pub struct Guest {
     number: usize,
     process: Child,
     input: Option<ChildStdin>,
-    lines: Receiver<String>,
     tail: VecDeque<String>,
+    ready: bool,
+    outcome: Option<Outcome>,
+    ended: bool,
 }
 
 impl Guest {
-    /// Makes the disk in `folder` and starts the VM.
-    pub fn start(spec: &CellSpec, number: usize, folder: &Path) -> Result<Self> {
+    /// Makes the disk in `folder` and starts the VM, whose lines go to `events`.
+    pub fn start(
+        spec: &CellSpec,
+        number: usize,
+        folder: &Path,
+        events: Sender<Event>,
+    ) -> Result<Self> {
         let disk = make_disk(spec, number, folder)?;
-        let mut process = Command::new(&spec.paths.vmm)
+        let vmm = &spec.paths.vmm;
+        let (output, to_output) = pipe().map_err(Error::io("make a pipe for", vmm))?;
+        let messages = to_output
+            .try_clone()
+            .map_err(Error::io("make a pipe for", vmm))?;
+        // A process group of its own: Ctrl-C is for the harness, which ends its VMs.
+        let mut process = Command::new(vmm)
             .arg("run")
             .arg("--kernel")
             .arg(&spec.paths.kernel)
@@ -65,30 +93,20 @@ impl Guest {
             .args(["--mem", &format!("{}M", spec.mem_mib)])
             .args(["--cmdline", &spec.guest_cmdline])
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
+            .stdout(to_output)
+            .stderr(messages)
+            .process_group(0)
             .spawn()
-            .map_err(Error::io("start", &spec.paths.vmm))?;
-        let (sender, lines) = channel();
-        if let Some(output) = process.stdout.take() {
-            thread::spawn(move || {
-                let mut output = BufReader::new(output);
-                let mut line = Vec::new();
-                while output.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
-                    let text = String::from_utf8_lossy(&line).trim_end().to_string();
-                    println!("guest{number}| {text}");
-                    line.clear();
-                    if sender.send(text).is_err() {
-                        break;
-                    }
-                }
-            });
-        }
+            .map_err(Error::io("start", vmm))?;
+        thread::spawn(move || listen(number, output, &events));
         Ok(Self {
             number,
             input: process.stdin.take(),
             process,
-            lines,
             tail: VecDeque::new(),
+            ready: false,
+            outcome: None,
+            ended: false,
         })
     }
 
@@ -97,104 +115,137 @@ impl Guest {
         self.process.id()
     }
 
-    /// Waits until the guest has booted.
-    pub fn wait_ready(&mut self, deadline: Instant) -> Result<()> {
-        self.wait_for("READY", deadline, "did not say READY")
-            .map(|_| ())
+    /// Whether it has booted.
+    pub fn is_ready(&self) -> bool {
+        self.ready
     }
 
-    /// Tells the guest to run.
+    /// Whether it has told its result and ended cleanly.
+    pub fn is_done(&self) -> bool {
+        self.ended
+    }
+
+    /// What it measured.
+    pub fn take_outcome(&mut self) -> Option<Outcome> {
+        self.outcome.take()
+    }
+
+    /// Tells it to run.
     pub fn go(&mut self, go: &Go) -> Result<()> {
         let json = serde_json::to_string(go).map_err(|e| Error::Invalid(e.to_string()))?;
         let sent = match &mut self.input {
             Some(input) => input.write_all(format!("{PREFIX}GO {json}\n").as_bytes()),
             None => Err(std::io::ErrorKind::BrokenPipe.into()),
         };
-        sent.map_err(|e| self.error(format!("takes no input: {e}")))
+        sent.map_err(|e| self.error(&format!("takes no input: {e}")))
     }
 
-    /// Waits for what the guest measured, and for the VM's clean end.
-    pub fn finish(&mut self, deadline: Instant) -> Result<Outcome> {
-        let json = self.wait_for("RESULT", deadline, "gave no RESULT")?;
-        let outcome = serde_json::from_str(&json)
-            .map_err(|e| self.error(format!("result not understood: {e}")))?;
-        while self.next_line(deadline, "did not power off")?.is_some() {}
-        let status = self
-            .process
-            .wait()
-            .map_err(|e| self.error(format!("cannot be waited for: {e}")))?;
+    /// Takes a line of its console.
+    pub fn hear(&mut self, line: String) -> Result<()> {
+        let said = line.split_once(PREFIX).map(|(_, said)| said.to_string());
+        if self.tail.len() == TAIL {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(line);
+        let said = said.as_deref().unwrap_or_default();
+        if said == "READY" {
+            self.ready = true;
+        } else if let Some(why) = said.strip_prefix("FAILED ") {
+            return Err(self.error(why));
+        } else if let Some(json) = said.strip_prefix("RESULT ") {
+            let outcome = serde_json::from_str(json)
+                .map_err(|e| self.error(&format!("result not understood: {e}")))?;
+            self.outcome = Some(outcome);
+        }
+        Ok(())
+    }
+
+    /// Takes the end of its output: it is clean after a result and with status 0.
+    pub fn closed(&mut self) -> Result<()> {
+        let Some(status) = self.wait(GRACE) else {
+            return Err(self.error_with_tail("its VMM closed its output but did not end"));
+        };
         if !status.success() {
-            return Err(self.error(format!("its VMM ended with {status}")));
+            let meaning = meaning(status);
+            return Err(self.error_with_tail(&format!("its VMM ended with {status}{meaning}")));
         }
-        Ok(outcome)
+        if self.outcome.is_none() {
+            return Err(self.error_with_tail("powered off without a RESULT"));
+        }
+        self.ended = true;
+        Ok(())
     }
 
-    /// Reads lines up to one with `word` for the harness; returns the rest of that line.
-    fn wait_for(&mut self, word: &str, deadline: Instant, failure: &str) -> Result<String> {
-        while let Some(line) = self.next_line(deadline, failure)? {
-            let Some(said) = line.find(PREFIX).map(|at| &line[at + PREFIX.len()..]) else {
-                continue;
-            };
-            if let Some(why) = said.strip_prefix("FAILED ") {
-                return Err(self.error(why.to_string()));
-            }
-            if let Some(rest) = said.strip_prefix(word) {
-                return Ok(rest.trim().to_string());
-            }
-        }
-        let status = self.process.wait().map(|s| s.to_string());
-        let status = status.unwrap_or_else(|e| e.to_string());
-        let tail = Vec::from(self.tail.clone()).join(" / ");
-        Err(self.error(format!(
-            "{failure}; its VMM ended with {status}; console: {tail}"
-        )))
-    }
-
-    /// The console's next line; none when the VMM has closed it.
-    fn next_line(&mut self, deadline: Instant, failure: &str) -> Result<Option<String>> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        match self.lines.recv_timeout(left) {
-            Ok(line) => {
-                if self.tail.len() == TAIL {
-                    self.tail.pop_front();
-                }
-                self.tail.push_back(line.clone());
-                Ok(Some(line))
-            }
-            Err(RecvTimeoutError::Disconnected) => Ok(None),
-            Err(RecvTimeoutError::Timeout) => {
-                let tail = Vec::from(self.tail.clone()).join(" / ");
-                Err(self.error(format!("{failure} in time; console: {tail}")))
-            }
-        }
-    }
-
-    fn error(&self, reason: String) -> Error {
+    /// Why a cell fails, with this guest's number.
+    fn error(&self, reason: &str) -> Error {
         Error::Guest {
             guest: self.number,
-            reason,
+            reason: reason.to_string(),
+        }
+    }
+
+    /// Why a cell fails, with this guest's number and last words.
+    pub fn error_with_tail(&self, reason: &str) -> Error {
+        let tail = Vec::from(self.tail.clone()).join(" / ");
+        let tail = if tail.is_empty() { "nothing" } else { &tail };
+        self.error(&format!("{reason}; it said last: {tail}"))
+    }
+
+    /// Its exit status, if it ends within a time.
+    fn wait(&mut self, time: Duration) -> Option<ExitStatus> {
+        let deadline = Instant::now() + time;
+        loop {
+            match self.process.try_wait() {
+                Ok(Some(status)) => return Some(status),
+                Ok(None) if Instant::now() < deadline => thread::sleep(LOOK),
+                _ => return None,
+            }
         }
     }
 }
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        if let Ok(Some(_)) = self.process.try_wait() {
+        if self.wait(Duration::ZERO).is_some() {
             return;
         }
-        let pid = i32::try_from(self.process.id()).ok();
-        if let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        // What can't be signalled has ended.
+        let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
+        if self.wait(GRACE).is_none() {
+            let _ = self.process.kill();
+            let _ = self.process.wait();
         }
-        let deadline = Instant::now() + GRACE;
-        while Instant::now() < deadline {
-            if let Ok(Some(_)) = self.process.try_wait() {
-                return;
-            }
-            thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Passes a VMM's lines on, to the host's console too.
+fn listen(number: usize, output: PipeReader, events: &Sender<Event>) {
+    let mut output = BufReader::new(output);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let mut longest = output.by_ref().take(LONGEST_LINE);
+        if !longest.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+            break;
         }
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        let text = String::from_utf8_lossy(&line).trim_end().to_string();
+        // A console that can't be written to is no reason to stop measuring.
+        let _ = writeln!(std::io::stderr(), "guest{number}| {text}");
+        if events.send(Event::Line(number, text)).is_err() {
+            return;
+        }
+    }
+    // When nobody waits any more, nobody needs to know.
+    let _ = events.send(Event::Closed(number));
+}
+
+/// What the VMM's exit status stands for.
+fn meaning(status: ExitStatus) -> &'static str {
+    match status.code() {
+        Some(3) => " (the guest rebooted)",
+        Some(4) => " (the guest crashed)",
+        Some(5) => " (the guest's kernel panicked)",
+        _ => "",
     }
 }
 

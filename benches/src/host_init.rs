@@ -5,6 +5,7 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::panic::catch_unwind;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, reboot};
@@ -76,10 +77,16 @@ pub fn main() -> ! {
 
 fn serve() -> Result<Done> {
     for (kind, at) in MOUNTS {
-        mount(*kind, *at, *kind, MountFlags::empty(), None).map_err(Error::io("mount", at))?;
+        // Whoever planned the host's memory has counted the disks.
+        let options = (*at == SCRATCH).then_some(c"size=100%");
+        mount(*kind, *at, *kind, MountFlags::empty(), options).map_err(Error::io("mount", at))?;
     }
     Ok(match read_json(Path::new(SPEC))? {
-        Job::Cell(spec) => Done::Cell(cell::run(&spec, Path::new(SCRATCH))),
+        Job::Cell(spec) => Done::Cell(cell::run(
+            &spec,
+            Path::new(SCRATCH),
+            &AtomicBool::new(false),
+        )),
         Job::Launches(launches) => {
             Done::Launches(launches.iter().map(launch::run).collect::<Result<_>>()?)
         }

@@ -2,12 +2,15 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use clap::{Parser, Subcommand};
 use dense_bench::host_init::{self, read_json};
 use dense_bench::results::Results;
 use dense_bench::spec::CellOutput;
 use dense_bench::{Error, Result, cell, report};
+use signal_hook::consts::{SIGINT, SIGTERM};
 
 /// Measures many VMs on few cores.
 #[derive(Debug, Parser)]
@@ -52,7 +55,12 @@ fn main() -> ExitCode {
 }
 
 fn run_cell(spec: &Path, scratch: &Path) -> Result<ExitCode> {
-    let output = cell::run(&read_json(spec)?, scratch);
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&stop))
+            .map_err(Error::io("watch for signals in", "this process"))?;
+    }
+    let output = cell::run(&read_json(spec)?, scratch, &stop);
     let json = serde_json::to_string(&output).map_err(|e| Error::Invalid(e.to_string()))?;
     println!("{json}");
     Ok(match output {

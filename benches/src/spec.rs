@@ -73,6 +73,22 @@ impl CellSpec {
 
     /// Checks all numbers and files before anything is started.
     pub fn check(&self) -> Result<()> {
+        self.check_values()?;
+        let knobs = self.sysfs.iter().map(|(path, _)| path);
+        let paths = [&self.paths.vmm, &self.paths.kernel, &self.paths.mke2fs];
+        let initrd = self.initrd();
+        for path in paths.into_iter().chain([&initrd]).chain(knobs) {
+            let found = path.metadata().map_err(Error::io("find", path))?;
+            if !found.is_file() {
+                let path = path.display();
+                return Err(Error::Invalid(format!("{path} is not a file")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks what needs no look at the host.
+    pub(crate) fn check_values(&self) -> Result<()> {
         let in_range = |name: &str, value: u64, low: u64, high: u64| {
             if (low..=high).contains(&value) {
                 return Ok(());
@@ -81,18 +97,26 @@ impl CellSpec {
                 "{name} = {value}: it is from {low} to {high}"
             )))
         };
+        if self.workload.is_empty() || self.workload.contains('/') {
+            return Err(Error::Invalid(format!(
+                "workload = {:?}: it is a name, such as dbench",
+                self.workload
+            )));
+        }
         in_range("guests", self.guests.into(), 1, 1024)?;
         in_range("vcpus", self.vcpus.into(), 1, 255)?;
         in_range("mem_mib", self.mem_mib.into(), 32, 1 << 20)?;
         in_range("disk_mib", self.disk_mib.into(), 8, 1 << 20)?;
         in_range("warmup_ms", self.warmup_ms, 0, 3_600_000)?;
         in_range("window_ms", self.window_ms, 1, 3_600_000)?;
-        let knobs = self.sysfs.iter().map(|(path, _)| path);
-        let paths = [&self.paths.vmm, &self.paths.kernel, &self.paths.mke2fs];
-        let initrd = self.initrd();
-        for path in paths.into_iter().chain([&initrd]).chain(knobs) {
-            path.metadata().map_err(Error::io("find", path))?;
-        }
+        in_range("ready_timeout_ms", self.ready_timeout_ms, 1, 86_400_000)?;
+        let shortest = self.warmup_ms + self.window_ms;
+        in_range(
+            "finish_timeout_ms",
+            self.finish_timeout_ms,
+            shortest,
+            86_400_000,
+        )?;
         Ok(())
     }
 }

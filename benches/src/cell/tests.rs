@@ -1,7 +1,12 @@
 use std::os::unix::fs::PermissionsExt;
+use std::sync::{Mutex, PoisonError};
 
 use super::*;
 use crate::spec::Paths;
+
+/// One cell at a time: while one test's process starts, it has the script that
+/// another test is writing open too, and a file open for writing can't be run.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// A VMM that is a shell script with the guest's protocol; `$pid` is in its first line.
 fn spec(folder: &Path, script: &str) -> CellSpec {
@@ -40,13 +45,23 @@ fn spec(folder: &Path, script: &str) -> CellSpec {
     }
 }
 
-/// Runs the cell with this script as its VMM; whatever comes out, nothing may be left.
+/// Runs the cell with this script as its VMM.
 fn outcome(script: &str, change: impl FnOnce(&mut CellSpec)) -> CellOutput {
+    outcome_until(script, change, &AtomicBool::new(false))
+}
+
+/// Whatever comes out, nothing may be left.
+fn outcome_until(
+    script: &str,
+    change: impl FnOnce(&mut CellSpec),
+    stop: &AtomicBool,
+) -> CellOutput {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir().unwrap();
     let scratch = tempfile::tempdir().unwrap();
     let mut spec = spec(folder.path(), script);
     change(&mut spec);
-    let output = run(&spec, scratch.path());
+    let output = run(&spec, scratch.path(), stop);
     assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
     let knob = fs::read_to_string(folder.path().join("knob")).unwrap();
     assert_eq!(knob.trim_end(), "N");
@@ -79,6 +94,7 @@ fn guests_are_added_up() {
     assert_eq!(measured.per_guest, [2.5, 2.5]);
     assert_eq!(measured.unit, "x/s");
     assert_eq!(measured.guest_extras[1]["a"], 1.0);
+    assert_eq!(measured.guest_extras[1]["window_s"], 1.0);
 }
 
 #[test]
@@ -94,12 +110,47 @@ fn a_guest_that_fails_fails_the_cell_with_its_own_words() {
 fn a_guest_that_never_gets_ready_is_given_up() {
     let error = failure("echo booting; exec sleep 1000", |s| s.ready_timeout_ms = 50);
     assert!(error.contains("did not say READY in time"), "{error}");
+    assert!(error.starts_with("guest 0: "), "{error}");
 }
 
 #[test]
 fn a_vmm_that_dies_is_told_with_its_status_and_last_words() {
-    let error = failure("echo oops; exit 4", |_| {});
-    assert!(error.contains("exit status: 4; console: oops"), "{error}");
+    let error = failure("echo oops >&2; exit 4", |_| {});
+    let words = "exit status: 4 (the guest crashed); it said last: oops";
+    assert!(error.contains(words), "{error}");
+    let error = failure("exit 0", |_| {});
+    assert!(error.contains("without a RESULT"), "{error}");
+}
+
+#[test]
+fn a_guest_that_fails_is_noticed_while_another_is_waited_for() {
+    // The first never gets ready, the second fails: nobody waits for the first.
+    let script = "mkdir ${0%vmm}first 2>/dev/null && exec sleep 1000; echo VMFIRST FAILED broken";
+    let error = failure(script, |s| s.ready_timeout_ms = 3_600_000);
+    assert!(error.ends_with(": broken"), "{error}");
+}
+
+#[test]
+fn a_guest_that_does_not_end_is_given_up() {
+    let script = format!("echo VMFIRST READY; read go; {RESULT}; exec sleep 1000");
+    let error = failure(&script, |s| s.finish_timeout_ms = 50);
+    assert!(error.contains("did not end in time"), "{error}");
+}
+
+#[test]
+fn a_vmm_that_ignores_sigterm_is_killed() {
+    // The shell's own child ends by itself; here only the VMM counts.
+    let script = "trap '' TERM; echo VMFIRST FAILED stuck; while :; do sleep 1; done";
+    let error = failure(script, |_| {});
+    assert!(error.ends_with("stuck"), "{error}");
+}
+
+#[test]
+fn the_user_can_stop_it() {
+    let stop = AtomicBool::new(true);
+    let output = outcome_until("exec sleep 1000", |_| {}, &stop);
+    let error = "stopped by the user".to_string();
+    assert_eq!(output, CellOutput::Failed { error });
 }
 
 #[test]
@@ -118,8 +169,30 @@ fn a_result_without_a_clean_end_is_none() {
 fn what_is_missing_is_named_before_anything_starts() {
     let error = failure("", |s| s.paths.kernel = "/nowhere/kernel".into());
     assert!(error.contains("cannot find /nowhere/kernel"), "{error}");
-    let error = failure("", |s| s.vcpus = 0);
-    assert!(error.contains("vcpus = 0"), "{error}");
+    let error = failure("", |s| s.sysfs[0].0 = "/nowhere/knob".into());
+    assert!(error.contains("cannot find /nowhere/knob"), "{error}");
+    let error = failure("", |s| s.paths.kernel = "/".into());
+    assert!(error.contains("/ is not a file"), "{error}");
+    let error = failure("", |s| s.disk_mib = 1 << 20);
+    assert!(error.contains("disks need 2097152"), "{error}");
+}
+
+#[test]
+fn values_out_of_range_are_named() {
+    type Change = fn(&mut CellSpec);
+    let changes: [(&str, Change); 5] = [
+        ("vcpus = 0", |s| s.vcpus = 0),
+        ("ready_timeout_ms = 18446744073709551615", |s| {
+            s.ready_timeout_ms = u64::MAX;
+        }),
+        ("finish_timeout_ms = 1", |s| s.finish_timeout_ms = 1),
+        ("window_ms = 0", |s| s.window_ms = 0),
+        ("workload = \"../x\"", |s| s.workload = "../x".into()),
+    ];
+    for (words, change) in changes {
+        let error = failure("", change);
+        assert!(error.contains(words), "{error}");
+    }
 }
 
 #[test]
