@@ -34,6 +34,11 @@ const GUESTS: &[Guest] = &[
         data: &["/usr/share/dbench/client.txt"],
     },
     Guest {
+        workload: "malloc",
+        programs: &["/usr/bin/stress-ng"],
+        data: &[],
+    },
+    Guest {
         workload: "tlb-shootdown",
         programs: &["/usr/bin/stress-ng"],
         data: &[],
