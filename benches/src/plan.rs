@@ -1,6 +1,8 @@
-//! Which cells to run: plans/*.toml.
+//! Which cells to run: plans/*.toml, or a file of the user's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
 
 use glob::Pattern;
 use serde::Deserialize;
@@ -139,17 +141,11 @@ impl Planned {
     }
 }
 
-/// The cells of the plan called `name`, in the order to run them: seed by seed,
-/// so that an interrupted run has pairs to compare.
+/// The cells of a plan, in the order to run them: seed by seed, so that an
+/// interrupted run has pairs to compare. `name` is a plan that comes with the
+/// program, or the path of a file, `*.toml`.
 pub fn cells(name: &str, seeds: Option<u64>, only: Option<&str>) -> Result<Vec<Planned>> {
-    let Some((_, text)) = PLANS.iter().find(|(plan, _)| *plan == name) else {
-        let names: Vec<_> = PLANS.iter().map(|(plan, _)| *plan).collect();
-        return Err(Error::Invalid(format!(
-            "no plan is called {name}; there are: {}",
-            names.join(", ")
-        )));
-    };
-    let all = expand(name, text, seeds)?;
+    let all = expand(name, &text(name)?, seeds)?;
     let Some(only) = only else { return Ok(all) };
     let pattern = Pattern::new(only).map_err(|e| Error::Invalid(format!("--only {only}: {e}")))?;
     let keys: Vec<String> = all.iter().map(Planned::key).collect();
@@ -166,27 +162,93 @@ pub fn cells(name: &str, seeds: Option<u64>, only: Option<&str>) -> Result<Vec<P
     Ok(chosen)
 }
 
+fn text(name: &str) -> Result<String> {
+    if let Some((_, text)) = PLANS.iter().find(|(plan, _)| *plan == name) {
+        return Ok((*text).to_string());
+    }
+    if Path::new(name).extension().is_some_and(|e| e == "toml") {
+        return fs::read_to_string(name).map_err(Error::io("read", name));
+    }
+    let names: Vec<_> = PLANS.iter().map(|(plan, _)| *plan).collect();
+    Err(Error::Invalid(format!(
+        "no plan is called {name}; there are: {}, or give a file that ends in .toml",
+        names.join(", ")
+    )))
+}
+
 fn expand(name: &str, text: &str, seeds: Option<u64>) -> Result<Vec<Planned>> {
     let file: File = toml::from_str(text)
         .map_err(|e| Error::Invalid(format!("plan {name}: {}", e.to_string().trim())))?;
+    for (number, group) in (1..).zip(&file.group) {
+        let wrong = |e| Error::Invalid(format!("plan {name}, group {number}: {e}"));
+        group.check().map_err(wrong)?;
+    }
     let most = file.group.iter().map(|g| seeds.unwrap_or(g.seeds)).max();
     let mut cells = Vec::new();
     for seed in 1..=most.unwrap_or(0) {
         for group in &file.group {
-            if seed > seeds.unwrap_or(group.seeds) {
-                continue;
-            }
-            for &round_ns in &group.round_ns {
-                for &variant in &group.variants {
-                    cells.push(group.cell(variant, round_ns, seed));
-                }
+            if seed <= seeds.unwrap_or(group.seeds) {
+                cells.extend(group.cells(seed));
             }
         }
     }
-    Ok(cells)
+    let mut keys = BTreeSet::new();
+    match cells
+        .iter()
+        .map(Planned::key)
+        .find(|k| !keys.insert(k.clone()))
+    {
+        Some(key) => Err(Error::Invalid(format!(
+            "plan {name} has {key} twice: cells differ in workload, shape, round, variant or seed"
+        ))),
+        None => Ok(cells),
+    }
 }
 
 impl Group {
+    /// Checks all numbers, so that whatever is computed from them is in range.
+    fn check(&self) -> Result<()> {
+        for (name, value, most) in [
+            ("pcpus", u64::from(self.pcpus), 255),
+            ("seeds", self.seeds, 1000),
+            ("variants", self.variants.len() as u64, 16),
+            ("round_ns", self.round_ns.len() as u64, 16),
+        ] {
+            if !(1..=most).contains(&value) {
+                return Err(Error::Invalid(format!(
+                    "{name}: from 1 to {most}, not {value}"
+                )));
+            }
+        }
+        if let Some(round) = self
+            .round_ns
+            .iter()
+            .find(|r| !(100..=1_000_000).contains(*r))
+        {
+            return Err(Error::Invalid(format!(
+                "round_ns = {round}: it is from 100 to 1000000"
+            )));
+        }
+        self.cells(1).try_for_each(|cell| {
+            cell.spec.check_values()?;
+            let host = u64::from(cell.spec.guests)
+                * (u64::from(cell.spec.mem_mib) + u64::from(cell.spec.disk_mib));
+            if host > 1 << 20 {
+                return Err(Error::Invalid(format!(
+                    "the guests' memory and disks are {host} MiB: a host has at most 1048576"
+                )));
+            }
+            Ok(())
+        })
+    }
+
+    fn cells(&self, seed: u64) -> impl Iterator<Item = Planned> {
+        self.round_ns.iter().flat_map(move |&round_ns| {
+            let variants = self.variants.iter();
+            variants.map(move |&variant| self.cell(variant, round_ns, seed))
+        })
+    }
+
     fn cell(&self, variant: Variant, round_ns: u64, seed: u64) -> Planned {
         Planned {
             variant,
@@ -202,7 +264,10 @@ impl Group {
                 warmup_ms: self.warmup_ms,
                 window_ms: self.window_ms,
                 ready_timeout_ms: READY_TIMEOUT_MS,
-                finish_timeout_ms: self.warmup_ms + self.window_ms + FINISH_TIMEOUT_MS,
+                finish_timeout_ms: self
+                    .warmup_ms
+                    .saturating_add(self.window_ms)
+                    .saturating_add(FINISH_TIMEOUT_MS),
                 guest_cmdline: GUEST_CMDLINE.into(),
                 sysfs: variant.sysfs(),
                 paths: Paths::default(),
@@ -254,5 +319,35 @@ mod tests {
         assert!(error.to_string().contains("line 2"), "{error}");
         let error = expand("x", "[[group]]\nnonsense = 1\n", None).unwrap_err();
         assert!(error.to_string().contains("nonsense"), "{error}");
+        let smoke = text("smoke").unwrap();
+        for (from, to, words) in [
+            ("\"stock\"", "\"stok\"", "unknown variant `stok`"),
+            ("guests = 2", "guests = 0", "group 1: guests = 0"),
+            ("guests = 2", "guests = -1", "line"),
+            ("seeds = 2", "seeds = 0", "seeds: from 1"),
+            ("[3000]", "[3000, 3000]", "/q3000/stock/s1 twice"),
+            ("[3000]", "[1]", "round_ns = 1:"),
+            ("mem_mib = 128", "mem_mib = 1000000", "at most 1048576"),
+            (
+                "window_ms = 100",
+                "window_ms = 9223372036854775807",
+                "window_ms",
+            ),
+        ] {
+            assert!(smoke.contains(from), "{from}");
+            let error = expand("x", &smoke.replace(from, to), None).unwrap_err();
+            assert!(error.to_string().contains(words), "{to}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_plan_can_be_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mine.toml");
+        fs::write(&path, text("smoke").unwrap()).unwrap();
+        let mine = cells(path.to_str().unwrap(), None, None).unwrap();
+        assert_eq!(mine, cells("smoke", None, None).unwrap());
+        let error = cells("/nowhere/mine.toml", None, None).unwrap_err();
+        assert!(error.to_string().contains("/nowhere/mine.toml"), "{error}");
     }
 }

@@ -1,97 +1,303 @@
-//! The table: what was measured, with its spread, and what differs.
+//! The table: what was measured, with its spread, what differs, and what the
+//! kernel counted meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use crate::results::{Cell, Results};
-use crate::stats::{Estimate, paired_percent};
+use crate::stats::{Estimate, paired_difference, paired_percent};
 
 /// What every other variant is compared with.
 const BASE: &str = "stock";
+/// Stands for what is not there.
+const NONE: &str = "-";
+
+/// Options that the line above the table names when all cells agree on them.
+const SHARED: &[(&str, &str)] = &[
+    ("cgroup_layout", "cgroup layout"),
+    ("pinning", "pinning"),
+    ("pv", "PV"),
+    ("hz", "HZ"),
+    ("instructions_per_ns", "instructions/ns a CPU"),
+];
 
 /// Cells that differ in variant and seed only.
-type Setting = (String, u32, u32, u32, String);
+type Setting = (String, u32, u32, u32, u64);
 
-/// The table of a run as Markdown: figures, then what the kernel counted.
+/// The table of a run as Markdown that can be read as it is: a block of rows for
+/// each workload, a column for each variant, a column for each comparison.
 pub fn table(results: &Results) -> String {
-    let mut out = String::new();
+    let variants = variants(&results.cells);
     let mut settings: BTreeMap<Setting, Vec<&Cell>> = BTreeMap::new();
     for cell in &results.cells {
         settings.entry(setting(cell)).or_default().push(cell);
     }
-    let hosts: BTreeSet<&str> = results.cells.iter().map(|c| c.host.as_str()).collect();
-    let hosts: Vec<&str> = hosts.into_iter().collect();
-    // Writing to a String does not fail.
-    let _ = writeln!(
-        out,
-        "Host: {}. {}\n",
-        hosts.join(" and "),
-        shared_options(results)
-    );
-    out += "| workload | VMs x vCPUs on CPUs | round | variant | mean ± 95 % | samples by seed | paired difference to stock | slowest/fastest VM |\n";
-    out += "|---|---|---|---|---|---|---|---|\n";
-    for cells in settings.values() {
-        for variant in variants(cells) {
-            out += &figures(cells, &variant);
-        }
+    let mut rows = vec![titles(&variants)];
+    for (setting, cells) in &settings {
+        rows.extend(block(setting, cells, &variants));
     }
-    out += "\n| workload | VMs x vCPUs on CPUs | round | variant | spin exits/s | CPU time in pause loops, at least | yields tried/s | hit/s: IPI, IRQ, kernel, relaxed | target on another CPU | yield to run, mean |\n";
-    out += "|---|---|---|---|---|---|---|---|---|---|\n";
-    for cells in settings.values() {
-        for variant in variants(cells) {
-            out += &counted(cells, &variant);
-        }
+    format!(
+        "{}\n\n{}\n{}",
+        headline(results, &variants),
+        aligned(&rows),
+        caveats(results)
+    )
+}
+
+/// What each cell cost: real time for time of the emulated host.
+pub fn cost(results: &Results) -> String {
+    let mut out = String::from(
+        "| workload | VMs x vCPUs on CPUs | virtual s | wall s | wall s per virtual s |\n|---|---|---|---|---|\n",
+    );
+    for cell in &results.cells {
+        // Writing to a String does not fail.
+        let _ = writeln!(
+            out,
+            "| {} | {} x {} on {} | {:.1} | {:.0} | {:.1} |",
+            cell.workload,
+            cell.guests,
+            cell.vcpus,
+            cell.pcpus,
+            cell.virtual_s,
+            cell.wall_s,
+            cell.wall_s / cell.virtual_s
+        );
     }
     out
 }
 
 fn setting(cell: &Cell) -> Setting {
-    let round = cell.options.get("round_ns").cloned().unwrap_or_default();
+    let round = cell.options.get("round_ns").and_then(|r| r.parse().ok());
     (
         cell.workload.clone(),
         cell.guests,
         cell.vcpus,
         cell.pcpus,
-        round,
+        round.unwrap_or(0),
     )
 }
 
-/// Options that are the same in all cells, less the rounds, which have a column.
-fn shared_options(results: &Results) -> String {
-    let Some(first) = results.cells.first() else {
-        return "No cells.".into();
+/// The variants that are there, the base first.
+fn variants(cells: &[Cell]) -> Vec<&str> {
+    let names: BTreeSet<&str> = cells.iter().map(|c| c.variant.as_str()).collect();
+    let mut names: Vec<&str> = names.into_iter().collect();
+    names.sort_by_key(|name| *name != BASE);
+    names
+}
+
+/// Those that are compared with the base.
+fn others<'a>(variants: &[&'a str]) -> impl Iterator<Item = &'a str> {
+    variants.iter().copied().filter(|v| *v != BASE)
+}
+
+/// The line above the table: what the figures were measured on.
+fn headline(results: &Results, variants: &[&str]) -> String {
+    let distinct = |of: &dyn Fn(&Cell) -> &str| -> Vec<String> {
+        let all: BTreeSet<&str> = results.cells.iter().map(of).collect();
+        all.into_iter().map(String::from).collect()
     };
-    let shown = [
-        "cgroup_layout",
-        "pinning",
-        "pv",
-        "hz",
-        "instructions_per_ns",
-    ];
-    let mut parts: Vec<String> = shown
-        .iter()
-        .filter_map(|name| {
-            let value = first.options.get(*name)?;
-            let same = |cell: &Cell| cell.options.get(*name) == Some(value);
-            results
+    let mut parts = vec![format!(
+        "Host: {}",
+        distinct(&|c| c.host.as_str()).join(" and ")
+    )];
+    for (name, title) in SHARED {
+        let value = |c: &Cell| c.options.get(*name).cloned();
+        if let Some(Some(first)) = results.cells.first().map(value)
+            && results
                 .cells
                 .iter()
-                .all(same)
-                .then(|| format!("{}: {value}", name.replace('_', " ")))
-        })
-        .collect();
+                .all(|c| value(c).as_ref() == Some(&first))
+        {
+            parts.push(format!("{title}: {first}"));
+        }
+    }
     if let Some(source) = results.versions.get("linux-source-6.12") {
         parts.push(format!("Linux {source}"));
+    }
+    for variant in variants {
+        let kernels: BTreeSet<&str> = results
+            .cells
+            .iter()
+            .filter(|c| c.variant == *variant)
+            .map(|c| c.kernel.as_str())
+            .collect();
+        let kernels: Vec<&str> = kernels.into_iter().collect();
+        parts.push(format!("{variant}: {}", kernels.join(" and ")));
     }
     format!("{}.", parts.join("; "))
 }
 
-/// The variants that are there, the base first.
-fn variants(cells: &[&Cell]) -> Vec<String> {
-    let mut names: Vec<String> = cells.iter().map(|c| c.variant.clone()).collect();
-    names.sort_by_key(|name| (name != BASE, name.clone()));
-    names.dedup();
-    names
+/// What stands under the table.
+fn caveats(results: &Results) -> String {
+    let mut out = String::new();
+    if results.cells.iter().any(|c| c.host == "emulated") {
+        // Writing to a String does not fail.
+        let _ = writeln!(
+            out,
+            "Emulated ratios are not metal: CPUs here have no caches and no pipelines. \
+             `cargo xtask bench --plan {}` gives these digits on any machine; \
+             `dense-bench cell` measures the same on your own KVM host (docs/measuring.md).",
+            results.plan
+        );
+    }
+    out += "± is half a 95 % interval by Student's t over the seeds; differences are paired \
+            by seed, and one counts when its interval excludes 0.\n";
+    out
+}
+
+fn titles(variants: &[&str]) -> Vec<String> {
+    let mut row = vec![String::new()];
+    row.extend(variants.iter().map(|v| v.to_string()));
+    row.extend(others(variants).map(|v| format!("{v} to {BASE}")));
+    row
+}
+
+/// A figure of a cell, and how to show and compare it.
+struct Metric {
+    title: &'static str,
+    of: fn(&Cell) -> Option<f64>,
+    as_share: bool,
+}
+
+/// The rows below a block's throughput. An unknown counter is unknown, never 0.
+const METRICS: &[Metric] = &[
+    Metric {
+        title: "slowest/fastest VM",
+        of: |c| evenness(&c.per_guest),
+        as_share: true,
+    },
+    Metric {
+        title: "spin exits/s",
+        of: |c| rate(c, "spin_exits"),
+        as_share: false,
+    },
+    Metric {
+        title: "CPU time in pause loops, at least",
+        of: |c| Some(rate(c, "spin_ns")? / 1e9 / f64::from(c.pcpus)),
+        as_share: true,
+    },
+    Metric {
+        title: "yields tried/s",
+        of: |c| rate(c, "yield_attempts"),
+        as_share: false,
+    },
+    Metric {
+        title: "hit/s for a pending IPI",
+        of: |c| rate(c, "yield_hits_ipi"),
+        as_share: false,
+    },
+    Metric {
+        title: "hit/s for another interrupt",
+        of: |c| rate(c, "yield_hits_irq"),
+        as_share: false,
+    },
+    Metric {
+        title: "hit/s preempted in the kernel",
+        of: |c| rate(c, "yield_hits_kernel"),
+        as_share: false,
+    },
+    Metric {
+        title: "hit/s any other preempted",
+        of: |c| rate(c, "yield_hits_relaxed"),
+        as_share: false,
+    },
+    Metric {
+        title: "hits whose target was on another CPU",
+        of: |c| {
+            let other = rate(c, "yield_other_cpu")?;
+            share(other, other + rate(c, "yield_same_cpu")?)
+        },
+        as_share: true,
+    },
+    Metric {
+        title: "yield to run, mean us",
+        of: |c| {
+            share(
+                rate(c, "yield_to_run_ns")? / 1e3,
+                rate(c, "yield_to_run_count")?,
+            )
+        },
+        as_share: false,
+    },
+    Metric {
+        title: "host's context switches/s",
+        of: |c| rate(c, "host_context_switches"),
+        as_share: false,
+    },
+    Metric {
+        title: "vCPU migrations/s",
+        of: |c| rate(c, "vcpu_migrations"),
+        as_share: false,
+    },
+];
+
+fn rate(cell: &Cell, counter: &str) -> Option<f64> {
+    Some(*cell.counters.get(counter)? as f64 / cell.window_s)
+}
+
+fn share(part: f64, whole: f64) -> Option<f64> {
+    (whole > 0.0).then(|| part / whole)
+}
+
+/// Slowest over fastest; 1 when all are equal.
+fn evenness(values: &[f64]) -> Option<f64> {
+    let slowest = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let fastest = values.iter().copied().fold(0.0, f64::max);
+    share(slowest, fastest)
+}
+
+/// The rows of one setting.
+fn block(setting: &Setting, cells: &[&Cell], variants: &[&str]) -> Vec<Vec<String>> {
+    let (workload, guests, vcpus, pcpus, round) = setting;
+    let columns = 1 + variants.len() + others(variants).count();
+    let mut title = vec![format!(
+        "**{workload}**, {guests} VMs x {vcpus} vCPUs on {pcpus} CPUs, rounds of {round} ns"
+    )];
+    title.resize(columns, String::new());
+    let unit = cells.first().map_or("", |c| c.unit.as_str());
+
+    let mut value = vec![format!("{unit}, all VMs")];
+    value.extend(variants.iter().map(|v| mean(cells, v, value_of, short)));
+    value.extend(others(variants).map(|v| verdict(cells, v)));
+    let mut samples = vec!["samples by seed".to_string()];
+    samples.extend(variants.iter().map(|v| {
+        let all: Vec<String> = of(cells, v).values().map(|c| short(c.value)).collect();
+        or_none(all.join(" "))
+    }));
+    samples.extend(others(variants).map(|v| {
+        let pairs = pairs(cells, v, value_of);
+        let all: Vec<String> = pairs
+            .iter()
+            .filter_map(|p| paired_percent(&[*p]))
+            .map(|e| format!("{:+.1}", e.mean))
+            .collect();
+        or_none(all.join(" "))
+    }));
+
+    let mut rows = vec![title, value, samples];
+    rows.extend(METRICS.iter().map(|m| metric_row(m, cells, variants)));
+    rows
+}
+
+fn metric_row(metric: &Metric, cells: &[&Cell], variants: &[&str]) -> Vec<String> {
+    let show = if metric.as_share { percent } else { short };
+    let mut row = vec![metric.title.to_string()];
+    row.extend(variants.iter().map(|v| mean(cells, v, metric.of, show)));
+    row.extend(others(variants).map(|v| {
+        let pairs = pairs(cells, v, metric.of);
+        let (estimate, unit) = if metric.as_share {
+            let points = pairs.iter().map(|(a, b)| (100.0 * a, 100.0 * b));
+            (paired_difference(&points.collect::<Vec<_>>()), "points")
+        } else {
+            (paired_percent(&pairs), "%")
+        };
+        estimate.map_or(NONE.into(), |e| format!("{} {unit}", signed(e)))
+    }));
+    row
+}
+
+fn value_of(cell: &Cell) -> Option<f64> {
+    Some(cell.value)
 }
 
 /// A variant's cells, by seed.
@@ -103,109 +309,46 @@ fn of<'a>(cells: &[&'a Cell], variant: &str) -> BTreeMap<u64, &'a Cell> {
         .collect()
 }
 
-fn head(cell: &Cell) -> String {
-    let round = cell.options.get("round_ns").map_or("", String::as_str);
-    format!(
-        "| {} | {} x {} on {} | {round} ns | {} ",
-        cell.workload, cell.guests, cell.vcpus, cell.pcpus, cell.variant
-    )
+/// A figure's mean over a variant's seeds, if all cells have it.
+fn mean(
+    cells: &[&Cell],
+    variant: &str,
+    figure: fn(&Cell) -> Option<f64>,
+    show: fn(f64) -> String,
+) -> String {
+    let values: Option<Vec<f64>> = of(cells, variant).values().map(|c| figure(c)).collect();
+    let estimate = values.and_then(|values| Estimate::of(&values));
+    estimate.map_or(NONE.into(), |e| with_interval(e, show))
 }
 
-fn figures(cells: &[&Cell], variant: &str) -> String {
-    let chosen = of(cells, variant);
-    let Some(first) = chosen.values().next() else {
-        return String::new();
-    };
-    let values: Vec<f64> = chosen.values().map(|c| c.value).collect();
-    let samples: Vec<String> = values.iter().map(|v| short(*v)).collect();
-    let mean = Estimate::of(&values).map_or(String::new(), |e| with_interval(e, short));
-    let spread: Vec<f64> = chosen.values().map(|c| evenness(&c.per_guest)).collect();
-    let spread = Estimate::of(&spread).map_or(String::new(), |e| format!("{:.2}", e.mean));
-    format!(
-        "{}| {mean} {} | {} | {} | {spread} |\n",
-        head(first),
-        first.unit,
-        samples.join(" "),
-        difference(cells, variant, &chosen),
-    )
-}
-
-/// The paired difference of a variant to the base, over the seeds that both have.
-fn difference(cells: &[&Cell], variant: &str, chosen: &BTreeMap<u64, &Cell>) -> String {
-    if variant == BASE {
-        return "-".into();
-    }
+/// A figure of the base and of a variant, for the seeds that both have.
+fn pairs(cells: &[&Cell], variant: &str, figure: fn(&Cell) -> Option<f64>) -> Vec<(f64, f64)> {
     let base = of(cells, BASE);
-    let pairs: Vec<(f64, f64)> = chosen
+    of(cells, variant)
         .iter()
-        .filter_map(|(seed, cell)| Some((base.get(seed)?.value, cell.value)))
-        .collect();
-    let Some(estimate) = paired_percent(&pairs) else {
-        return "no pair".into();
+        .filter_map(|(seed, cell)| Some((figure(base.get(seed)?)?, figure(cell)?)))
+        .collect()
+}
+
+/// The throughput's difference, and whether it counts.
+fn verdict(cells: &[&Cell], variant: &str) -> String {
+    let Some(estimate) = paired_percent(&pairs(cells, variant, value_of)) else {
+        return NONE.into();
     };
     let verdict = match estimate.excludes_zero() {
         Some(true) => "excludes 0",
         Some(false) => "includes 0",
         None => "one pair: no interval",
     };
-    let text = with_interval(estimate, |v| format!("{v:+.1}"));
-    format!("{text} % ({verdict})")
+    format!("{} % ({verdict})", signed(estimate))
 }
 
-fn counted(cells: &[&Cell], variant: &str) -> String {
-    let chosen = of(cells, variant);
-    let Some(first) = chosen.values().next() else {
-        return String::new();
-    };
-    let cells: Vec<&Cell> = chosen.values().copied().collect();
-    // Unknown counters are said to be unknown, never 0.
-    let mean = |of: &dyn Fn(&Cell) -> Option<f64>| -> Option<f64> {
-        let values: Option<Vec<f64>> = cells.iter().map(|c| of(c)).collect();
-        Estimate::of(&values?).map(|e| e.mean)
-    };
-    let counter = |cell: &Cell, name: &str| cell.counters.get(name).map(|n| *n as f64);
-    let rate = |name: &str| {
-        let rate = mean(&|c| Some(counter(c, name)? / c.window_s));
-        rate.map_or("?".into(), short)
-    };
-    let share = mean(&|c| Some(counter(c, "spin_ns")? / (c.window_s * 1e9 * f64::from(c.pcpus))));
-    let other = mean(&|c| {
-        let other = counter(c, "yield_other_cpu")?;
-        let all = other + counter(c, "yield_same_cpu")?;
-        Some(if all > 0.0 { other / all } else { 0.0 })
-    });
-    let to_run = mean(&|c| {
-        let count = counter(c, "yield_to_run_count")?;
-        let time = counter(c, "yield_to_run_ns")?;
-        Some(if count > 0.0 {
-            time / count / 1000.0
-        } else {
-            0.0
-        })
-    });
-    let percent = |v: Option<f64>| v.map_or("?".into(), |v| format!("{:.1} %", 100.0 * v));
-    let hits = ["ipi", "irq", "kernel", "relaxed"].map(|r| rate(&format!("yield_hits_{r}")));
-    format!(
-        "{}| {} | {} | {} | {} | {} | {} |\n",
-        head(first),
-        rate("spin_exits"),
-        percent(share),
-        rate("yield_attempts"),
-        hits.join(", "),
-        percent(other),
-        to_run.map_or("?".into(), |v| format!("{} us", short(v))),
-    )
+fn or_none(text: String) -> String {
+    if text.is_empty() { NONE.into() } else { text }
 }
 
-/// Slowest over fastest; 1 when all are equal.
-fn evenness(values: &[f64]) -> f64 {
-    let slowest = values.iter().copied().fold(f64::INFINITY, f64::min);
-    let fastest = values.iter().copied().fold(0.0, f64::max);
-    if fastest > 0.0 {
-        slowest / fastest
-    } else {
-        1.0
-    }
+fn signed(estimate: Estimate) -> String {
+    with_interval(estimate, |v| format!("{v:+.1}"))
 }
 
 fn with_interval(estimate: Estimate, show: impl Fn(f64) -> String) -> String {
@@ -216,6 +359,10 @@ fn with_interval(estimate: Estimate, show: impl Fn(f64) -> String) -> String {
         }
         None => show(estimate.mean),
     }
+}
+
+fn percent(value: f64) -> String {
+    format!("{:.1} %", 100.0 * value)
 }
 
 /// Three or four digits that count.
@@ -230,44 +377,30 @@ fn short(value: f64) -> String {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::results::tests::cell;
-
-    fn results() -> Results {
-        let mut results = Results::new("quick", BTreeMap::new());
-        for (seed, stock, ours) in [(1, 100.0, 110.0), (2, 200.0, 210.0)] {
-            results.cells.push(cell("dbench", "vmfirst", seed, ours));
-            results.cells.push(cell("dbench", "stock", seed, stock));
+/// Rows as a Markdown table whose columns line up as text too; the first row
+/// holds the titles.
+fn aligned(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|text| text.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut out = String::new();
+    for (number, row) in rows.iter().enumerate() {
+        for (text, width) in row.iter().zip(&widths) {
+            let _ = write!(out, "| {text:width$} ");
         }
-        results
+        out += "|\n";
+        if number == 0 {
+            for width in &widths {
+                let _ = write!(out, "|{}", "-".repeat(width + 2));
+            }
+            out += "|\n";
+        }
     }
-
-    #[test]
-    fn the_table_has_figures_intervals_and_a_verdict() {
-        let table = table(&results());
-        assert!(table.starts_with("Host: emulated."), "{table}");
-        assert!(
-            table.contains("| stock | 150.0 ± 635.3 MB/s | 100.0 200.0 | - | 1.00 |"),
-            "{table}"
-        );
-        assert!(table.contains("+7.5 ± 31.8 % (includes 0)"), "{table}");
-    }
-
-    #[test]
-    fn counters_are_rates_and_shares() {
-        let table = table(&results());
-        let row = "| vmfirst | 500.0 | 5.0 % | 400.0 | 0.00, 0.00, 50.00, 150.0 | 75.0 % | ? |";
-        assert!(table.contains(row), "{table}");
-    }
-
-    #[test]
-    fn one_sample_gets_no_interval() {
-        let mut results = results();
-        results.cells.retain(|c| c.seed == 1);
-        let table = table(&results);
-        assert!(table.contains("| stock | 100.0 MB/s |"), "{table}");
-        assert!(table.contains("+10.0 % (one pair: no interval)"), "{table}");
-    }
+    out
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::plan::Planned;
 use crate::{Error, Result};
 
 /// The schema that this program writes and reads.
@@ -154,6 +155,38 @@ impl Results {
         Ok(())
     }
 
+    /// Checks that more cells of a plan can be added: that what is there was made
+    /// with the same versions, and the same cells with the same options.
+    pub fn check_resume(
+        &self,
+        versions: &BTreeMap<String, String>,
+        planned: &[Planned],
+    ) -> Result<()> {
+        let advice = "give another --out, or run without --resume";
+        let old = &self.versions;
+        let names = old.keys().chain(versions.keys());
+        if let Some(name) = names.into_iter().find(|n| old.get(*n) != versions.get(*n)) {
+            let say = |v: Option<&String>| v.map_or("absent", String::as_str).to_string();
+            return Err(Error::Invalid(format!(
+                "the results there are of another {name} ({}, now {}): {advice}",
+                say(old.get(name)),
+                say(versions.get(name))
+            )));
+        }
+        let differs = |cell: &&Planned| {
+            let same_key = |c: &&Cell| c.key() == cell.key();
+            let there = self.cells.iter().find(same_key);
+            there.is_some_and(|there| there.options != cell.options())
+        };
+        match planned.iter().find(differs) {
+            Some(cell) => Err(Error::Invalid(format!(
+                "{} is there with other options: {advice}",
+                cell.key()
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// Whether the cell with this key is there.
     pub fn has(&self, key: &str) -> bool {
         self.cells.iter().any(|cell| cell.key() == key)
@@ -217,6 +250,33 @@ pub(crate) mod tests {
         fs::write(&path, "{\"schema_version\": 99}").unwrap();
         let error = Results::load(&path).unwrap_err().to_string();
         assert!(error.contains("schema version 99"), "{error}");
+    }
+
+    #[test]
+    fn only_alike_cells_are_added_to_a_run() {
+        let version = |v: &str| BTreeMap::from([("gcc".to_string(), v.to_string())]);
+        let planned = crate::plan::cells("smoke", Some(1), None).unwrap();
+        let mut results = Results::new("smoke", version("12"));
+        let mut there = cell("compute", "stock", 1, 1.0);
+        there.options = planned[0].options();
+        results.cells.push(there);
+        results.check_resume(&version("12"), &planned).unwrap();
+
+        let other = results.check_resume(&version("13"), &planned);
+        let other = other.unwrap_err().to_string();
+        assert!(other.contains("another gcc (12, now 13)"), "{other}");
+        let none = results.check_resume(&BTreeMap::new(), &planned);
+        assert!(none.unwrap_err().to_string().contains("now absent"));
+
+        results.cells[0]
+            .options
+            .insert("window_ms".into(), "7".into());
+        let options = results.check_resume(&version("12"), &planned);
+        let options = options.unwrap_err().to_string();
+        assert!(
+            options.contains("s1 is there with other options"),
+            "{options}"
+        );
     }
 
     #[test]

@@ -11,6 +11,8 @@ const QUANTILE: f64 = 0.975;
 pub struct Estimate {
     /// The mean.
     pub mean: f64,
+    /// The samples' standard deviation; none of fewer than two samples.
+    pub deviation: Option<f64>,
     /// Half the width of the 95 % interval; none of fewer than two samples.
     pub half_width: Option<f64>,
 }
@@ -23,12 +25,15 @@ impl Estimate {
         }
         let n = samples.len() as f64;
         let mean = samples.iter().sum::<f64>() / n;
-        let half_width = (samples.len() > 1).then(|| {
+        let deviation = (samples.len() > 1).then(|| {
             let squares: f64 = samples.iter().map(|s| (s - mean).powi(2)).sum();
-            let deviation = (squares / (n - 1.0)).sqrt();
-            t_quantile(n - 1.0) * deviation / n.sqrt()
+            (squares / (n - 1.0)).sqrt()
         });
-        Some(Self { mean, half_width })
+        Some(Self {
+            mean,
+            deviation,
+            half_width: deviation.map(|d| t_quantile(n - 1.0) * d / n.sqrt()),
+        })
     }
 
     /// Whether the interval excludes 0; unknown without an interval.
@@ -43,12 +48,17 @@ fn t_quantile(freedom: f64) -> f64 {
 }
 
 /// Relative differences in percent of pairs (base, other): 100 (other / base - 1).
+/// None without pairs, or where a base is 0.
 pub fn paired_percent(pairs: &[(f64, f64)]) -> Option<Estimate> {
-    let differences: Vec<f64> = pairs
-        .iter()
-        .filter(|(base, _)| *base != 0.0)
-        .map(|(base, other)| 100.0 * (other / base - 1.0))
-        .collect();
+    let relative =
+        |(base, other): &(f64, f64)| (*base != 0.0).then(|| 100.0 * (other / base - 1.0));
+    let differences: Option<Vec<f64>> = pairs.iter().map(relative).collect();
+    Estimate::of(&differences?)
+}
+
+/// Differences of pairs (base, other), in their unit: other - base. None without pairs.
+pub fn paired_difference(pairs: &[(f64, f64)]) -> Option<Estimate> {
+    let differences: Vec<f64> = pairs.iter().map(|(base, other)| other - base).collect();
     Estimate::of(&differences)
 }
 
@@ -65,6 +75,7 @@ mod tests {
         // Deviation 1.5811, t(0.975, 4) = 2.7764, so 2.7764 * 1.5811 / sqrt(5).
         let estimate = Estimate::of(&[1.0, 2.0, 3.0, 4.0, 5.0]).unwrap();
         assert!(close(estimate.mean, 3.0));
+        assert!(close(estimate.deviation.unwrap(), 1.5811));
         assert!(close(estimate.half_width.unwrap(), 1.9632));
         assert_eq!(estimate.excludes_zero(), Some(true));
     }
@@ -84,5 +95,15 @@ mod tests {
         assert!(close(estimate.mean, 7.5));
         assert!(close(estimate.half_width.unwrap(), 31.7655));
         assert_eq!(estimate.excludes_zero(), Some(false));
+        let estimate = paired_difference(&[(1.0, 3.0), (2.0, 5.0)]).unwrap();
+        // +2 and +3: deviation 0.7071, interval 12.7062 * 0.5.
+        assert!(close(estimate.mean, 2.5));
+        assert!(close(estimate.half_width.unwrap(), 6.3531));
+    }
+
+    #[test]
+    fn nothing_is_a_percentage_of_zero() {
+        assert_eq!(paired_percent(&[(0.0, 1.0), (1.0, 2.0)]), None);
+        assert_eq!(paired_percent(&[]), None);
     }
 }

@@ -101,7 +101,7 @@ fn guests_are_added_up() {
 fn a_guest_that_fails_fails_the_cell_with_its_own_words() {
     let error = failure(
         "echo VMFIRST READY; read go; echo VMFIRST FAILED disk full",
-        |_| {},
+        |s| s.guests = 1,
     );
     assert_eq!(error, "guest 0: disk full");
 }

@@ -1,0 +1,119 @@
+use super::*;
+use crate::results::tests::cell;
+
+fn results() -> Results {
+    let mut results = Results::new("quick", BTreeMap::new());
+    for (seed, stock, ours) in [(1, 100.0, 110.0), (2, 200.0, 210.0)] {
+        results.cells.push(cell("dbench", "vmfirst", seed, ours));
+        results.cells.push(cell("dbench", "stock", seed, stock));
+    }
+    results
+}
+
+/// The table's row of this title, as cells.
+fn row(results: &Results, title: &str) -> Vec<String> {
+    let table = table(results);
+    let line = table
+        .lines()
+        .find(|l| l.starts_with(&format!("| {title} ")));
+    let line = line.unwrap_or_else(|| panic!("no row {title}:\n{table}"));
+    let cells = line.trim_matches('|').split('|').skip(1);
+    cells.map(|c| c.trim().to_string()).collect()
+}
+
+#[test]
+fn figures_have_intervals_samples_and_a_verdict() {
+    let results = results();
+    // stock: deviation 70.71; vmfirst: the same; t(0.975, 1) = 12.7062.
+    assert_eq!(
+        row(&results, "MB/s, all VMs"),
+        [
+            "150.0 ± 635.3",
+            "160.0 ± 635.3",
+            "+7.5 ± 31.8 % (includes 0)"
+        ]
+    );
+    assert_eq!(
+        row(&results, "samples by seed"),
+        ["100.0 200.0", "110.0 210.0", "+10.0 +5.0"]
+    );
+}
+
+#[test]
+fn counters_are_rates_and_shares() {
+    let results = results();
+    let first = |title: &str| row(&results, title)[0].clone();
+    assert_eq!(first("spin exits/s"), "500.0 ± 0.00");
+    assert_eq!(first("CPU time in pause loops, at least"), "5.0 % ± 0.0 %");
+    assert_eq!(first("hit/s any other preempted"), "150.0 ± 0.00");
+    assert_eq!(
+        first("hits whose target was on another CPU"),
+        "75.0 % ± 0.0 %"
+    );
+    assert_eq!(first("slowest/fastest VM"), "100.0 % ± 0.0 %");
+}
+
+#[test]
+fn what_was_not_counted_is_not_zero() {
+    let results = results();
+    assert_eq!(row(&results, "yield to run, mean us"), ["-", "-", "-"]);
+    // Nothing to compare a difference with.
+    assert_eq!(row(&results, "hit/s for a pending IPI")[2], "-");
+}
+
+#[test]
+fn one_sample_gets_no_interval() {
+    let mut results = results();
+    results.cells.retain(|c| c.seed == 1);
+    assert_eq!(
+        row(&results, "MB/s, all VMs"),
+        ["100.0", "110.0", "+10.0 % (one pair: no interval)"]
+    );
+}
+
+#[test]
+fn a_variant_without_cells_or_base_leaves_gaps() {
+    let mut results = results();
+    results.cells.push(cell("compute", "vmfirst-off", 1, 5.0));
+    let table = table(&results);
+    assert!(table.contains("**compute**"), "{table}");
+    assert_eq!(
+        row(&results, "samples by seed"),
+        ["-", "-", "5.00", "-", "-"]
+    );
+}
+
+#[test]
+fn the_lines_around_say_what_it_is_worth() {
+    let table = table(&results());
+    assert!(
+        table.starts_with("Host: emulated; stock: 6.12.117 #1"),
+        "{table}"
+    );
+    let mut below = table.lines().skip_while(|l| !l.starts_with('|'));
+    let below = below
+        .find(|l| !l.starts_with('|') && !l.is_empty())
+        .unwrap();
+    assert!(
+        below.starts_with("Emulated ratios are not metal"),
+        "{below}"
+    );
+    assert!(below.contains("cargo xtask bench --plan quick"), "{below}");
+}
+
+#[test]
+fn cost_is_wall_over_virtual_time() {
+    let row = "| dbench | 2 x 4 on 4 | 8.0 | 60 | 7.5 |";
+    assert!(cost(&results()).contains(row), "{}", cost(&results()));
+}
+
+#[test]
+fn columns_line_up() {
+    let table = table(&results());
+    let widths: BTreeSet<usize> = table
+        .lines()
+        .filter(|l| l.starts_with('|'))
+        .map(|l| l.chars().count())
+        .collect();
+    assert_eq!(widths.len(), 1, "{table}");
+}
