@@ -1,17 +1,18 @@
-//! README.md shows the table of the published results, and no other.
+//! The pages show the tables of the published results, and no others.
 
 use std::fs;
 
-use dense_bench::results::Results;
 use xtask::parts::repo;
-use xtask::report::{PUBLISHED, with_table};
+use xtask::report::PAGES;
 
 #[test]
-fn the_table_in_the_readme_is_that_of_the_results() {
-    let readme = fs::read_to_string(repo().join("README.md")).unwrap();
-    let results = Results::load(&repo().join(PUBLISHED)).unwrap();
-    assert!(
-        readme == with_table(&readme, &results).unwrap(),
-        "run `cargo xtask report`"
-    );
+fn the_tables_in_the_pages_are_those_of_the_results() {
+    for page in PAGES {
+        let text = fs::read_to_string(repo().join(page.page)).unwrap();
+        assert!(
+            text == page.with_table(&text).unwrap(),
+            "{}: run `cargo xtask report`",
+            page.page
+        );
+    }
 }

@@ -1,44 +1,95 @@
-//! `cargo xtask report`: puts the table of a results file into README.md.
+//! `cargo xtask report`: puts the tables of the published results where people read them.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use dense_bench::report::table;
+use dense_bench::report::{cost, table};
 use dense_bench::results::Results;
 
 use crate::Error;
 use crate::parts::repo;
 
-/// The results that README.md shows.
-pub const PUBLISHED: &str = "benches/results/quick.json";
-const BEGIN: &str = "<!-- table: made by `cargo xtask report`, don't edit -->\n";
-const END: &str = "<!-- end of table -->\n";
+/// A page with a table of published results.
+#[derive(Debug, Clone, Copy)]
+pub struct Page {
+    /// The page, from the repository's root.
+    pub page: &'static str,
+    /// The plan, whose results are in `benches/results/<plan>.json`.
+    pub plan: &'static str,
+    render: fn(&Results) -> String,
+}
 
-/// Publishes `results`, if given, and writes the table into README.md.
+/// All of them.
+pub const PAGES: &[Page] = &[
+    Page {
+        page: "README.md",
+        plan: "quick",
+        render: table,
+    },
+    Page {
+        page: "docs/measuring.md",
+        plan: "rounds",
+        render: table,
+    },
+    Page {
+        page: "docs/measuring.md",
+        plan: "cost",
+        render: cost,
+    },
+];
+
+/// Publishes `results`, if given, and writes all tables into their pages.
 pub fn run(results: Option<&Path>) -> Result<(), Error> {
-    let published = repo().join(PUBLISHED);
     if let Some(path) = results {
-        let folder = published.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(folder).map_err(testbed::Error::io("create", folder))?;
-        load(path)?
-            .save(&published)
-            .map_err(|e| Error::Usage(e.to_string()))?;
+        publish(path)?;
     }
-    let readme = repo().join("README.md");
-    let text = fs::read_to_string(&readme).map_err(testbed::Error::io("read", &readme))?;
-    let text = with_table(&text, &load(&published)?)?;
-    fs::write(&readme, text).map_err(testbed::Error::io("write", &readme))?;
+    for page in PAGES {
+        let path = repo().join(page.page);
+        let text = fs::read_to_string(&path).map_err(testbed::Error::io("read", &path))?;
+        let text = page.with_table(&text)?;
+        fs::write(&path, text).map_err(testbed::Error::io("write", &path))?;
+    }
     Ok(())
+}
+
+/// Copies a results file to where its plan's published results are.
+fn publish(path: &Path) -> Result<(), Error> {
+    let results = load(path)?;
+    let Some(page) = PAGES.iter().find(|page| page.plan == results.plan) else {
+        return Err(Error::Usage(format!(
+            "{}: nothing is published of plan {}",
+            path.display(),
+            results.plan
+        )));
+    };
+    let target = page.results();
+    let folder = target.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder).map_err(testbed::Error::io("create", folder))?;
+    results
+        .save(&target)
+        .map_err(|e| Error::Usage(e.to_string()))
 }
 
 fn load(path: &Path) -> Result<Results, Error> {
     Results::load(path).map_err(|e| Error::Usage(e.to_string()))
 }
 
-/// `text` with the table of `results` between the marks.
-pub fn with_table(text: &str, results: &Results) -> Result<String, Error> {
-    let missing = || Error::Usage(format!("README.md has no lines {BEGIN}and {END}"));
-    let (before, rest) = text.split_once(BEGIN).ok_or_else(missing)?;
-    let (_, after) = rest.split_once(END).ok_or_else(missing)?;
-    Ok(format!("{before}{BEGIN}{}{END}{after}", table(results)))
+impl Page {
+    fn results(&self) -> PathBuf {
+        repo().join(format!("benches/results/{}.json", self.plan))
+    }
+
+    /// The page's text with this table as the published results have it.
+    pub fn with_table(&self, text: &str) -> Result<String, Error> {
+        let begin = format!(
+            "<!-- {} table: made by `cargo xtask report`, don't edit -->\n",
+            self.plan
+        );
+        let end = format!("<!-- end of {} table -->\n", self.plan);
+        let missing = || Error::Usage(format!("{} has no lines {begin}and {end}", self.page));
+        let (before, rest) = text.split_once(&begin).ok_or_else(missing)?;
+        let (_, after) = rest.split_once(&end).ok_or_else(missing)?;
+        let table = (self.render)(&load(&self.results())?);
+        Ok(format!("{before}{begin}{table}{end}{after}"))
+    }
 }
