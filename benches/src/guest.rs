@@ -229,8 +229,9 @@ fn listen(number: usize, output: PipeReader, events: &Sender<Event>) {
             break;
         }
         let text = String::from_utf8_lossy(&line).trim_end().to_string();
-        // A console that can't be written to is no reason to stop measuring.
-        let _ = writeln!(std::io::stderr(), "guest{number}| {text}");
+        // In one piece, so that guests don't mix within a line. A console that
+        // can't be written to is no reason to stop measuring.
+        let _ = std::io::stderr().write_all(format!("guest{number}| {text}\n").as_bytes());
         if events.send(Event::Line(number, text)).is_err() {
             return;
         }
