@@ -20,6 +20,7 @@ const IDENTITY: &[&str] = &[
     "KBUILD_BUILD_TIMESTAMP=2026-01-01",
     "KBUILD_BUILD_USER=vmfirst",
     "KBUILD_BUILD_HOST=testbed",
+    "KBUILD_BUILD_VERSION=1",
 ];
 
 /// Which kernel to build.
@@ -107,7 +108,7 @@ impl Kernel {
             .map(|f| repo.join("kernel-patches/configs").join(f))
             .collect();
         let mut key = Key::new()
-            .text("recipe", "1")
+            .text("recipe", "2")
             .text("source", &source_version()?)
             .text("cc", &compiler_version()?);
         for input in patches.iter().chain(&fragments) {

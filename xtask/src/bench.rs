@@ -68,7 +68,11 @@ pub fn run(args: &BenchArgs, cancel: Cancel) -> Result<(), Error> {
     if !todo.is_empty() {
         let workshop = Workshop::open(cancel)?;
         let parts = workshop.all_parts()?;
-        results.versions = versions(&parts)?;
+        let versions = versions(&parts)?;
+        if args.resume {
+            results.check_resume(&versions, &planned).map_err(usage)?;
+        }
+        results.versions = versions;
         results = run_cells(&workshop, &parts, args.jobs, todo, results, &out)?;
     }
     println!("{}", report::table(&results));
