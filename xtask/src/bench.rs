@@ -29,7 +29,7 @@ const ROOM_GIB: u64 = 12;
 /// The options of `cargo xtask bench`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct BenchArgs {
-    /// The plan: quick, smoke, rounds or cost
+    /// The plan: quick, smoke, rounds or cost, or a .toml file like those in benches/plans
     #[arg(long, default_value = "quick")]
     pub plan: String,
     /// Only cells whose key matches, as "dbench/*" or "*/s1"
