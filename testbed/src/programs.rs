@@ -26,7 +26,7 @@ impl Programs {
             .current_dir(repo)
             .args(["build", "--release", "--target", TARGET, "--target-dir"])
             .arg(&target)
-            .env("RUSTFLAGS", "-C target-feature=+crt-static");
+            .env("RUSTFLAGS", flags(repo));
         for package in PACKAGES {
             cargo.args(["--package", package]);
         }
@@ -40,4 +40,16 @@ impl Programs {
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
+}
+
+/// Static, and without this machine's paths in panic messages: they would move
+/// data in the programs, and with it every figure.
+fn flags(repo: &Path) -> String {
+    let home = std::env::var("CARGO_HOME")
+        .or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")))
+        .unwrap_or_default();
+    format!(
+        "-C target-feature=+crt-static --remap-path-prefix={}=/vmfirst --remap-path-prefix={home}=/cargo",
+        repo.display()
+    )
 }
