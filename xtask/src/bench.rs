@@ -163,10 +163,12 @@ fn check_room() -> Result<(), Error> {
 fn versions(parts: &Parts) -> Result<BTreeMap<String, String>, Error> {
     let mut versions: BTreeMap<_, _> = packages::versions().into_iter().collect();
     versions.insert("gcc".into(), kernel::compiler_version()?);
+    let image = parts.host_image.parent().unwrap_or(&parts.host_image);
     for (name, dir) in [
-        ("emulator", &parts.emulator.dir),
+        ("emulator", parts.emulator.dir.as_path()),
         ("kernel_stock", &parts.stock.dir),
         ("kernel_patched", &parts.patched.dir),
+        ("host_image", image),
     ] {
         let key = dir.file_name().unwrap_or_default().to_string_lossy();
         versions.insert(name.into(), key.into_owned());
