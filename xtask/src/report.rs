@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dense_bench::report::{cost, table};
+use dense_bench::report::table;
 use dense_bench::results::Results;
 
 use crate::Error;
@@ -25,16 +25,6 @@ pub const PAGES: &[Page] = &[
         page: "README.md",
         plan: "quick",
         render: table,
-    },
-    Page {
-        page: "docs/measuring.md",
-        plan: "rounds",
-        render: table,
-    },
-    Page {
-        page: "docs/measuring.md",
-        plan: "cost",
-        render: cost,
     },
 ];
 
