@@ -20,13 +20,11 @@ pub struct Page {
 }
 
 /// All of them.
-pub const PAGES: &[Page] = &[
-    Page {
-        page: "README.md",
-        plan: "quick",
-        render: table,
-    },
-];
+pub const PAGES: &[Page] = &[Page {
+    page: "README.md",
+    plan: "quick",
+    render: table,
+}];
 
 /// Publishes `results`, if given, and writes all tables into their pages.
 pub fn run(results: Option<&Path>) -> Result<(), Error> {
