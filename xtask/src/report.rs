@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dense_bench::report::table;
+use dense_bench::report::{cost, table};
 use dense_bench::results::Results;
 
 use crate::Error;
@@ -20,11 +20,23 @@ pub struct Page {
 }
 
 /// All of them.
-pub const PAGES: &[Page] = &[Page {
-    page: "README.md",
-    plan: "quick",
-    render: table,
-}];
+pub const PAGES: &[Page] = &[
+    Page {
+        page: "README.md",
+        plan: "quick",
+        render: table,
+    },
+    Page {
+        page: "docs/measuring.md",
+        plan: "rounds",
+        render: table,
+    },
+    Page {
+        page: "docs/measuring.md",
+        plan: "cost",
+        render: cost,
+    },
+];
 
 /// Publishes `results`, if given, and writes all tables into their pages.
 pub fn run(results: Option<&Path>) -> Result<(), Error> {
