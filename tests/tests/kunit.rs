@@ -7,6 +7,13 @@ use dense_bench::spec::CellOutput;
 use e2e::{kernel, parts, run};
 use testbed::kernel::Variant;
 
+/// What KUnit prints of our suites when all is well.
+const SUITES: &[&str] = &[
+    "# kvm_ipi_link: pass:3 fail:0 skip:0 total:3",
+    "# sched_yield_math: pass:9 fail:0 skip:0 total:9",
+    "# sched_directed_yield: pass:4 fail:0 skip:0 total:4",
+];
+
 /// What the kernel prints when it finds something wrong.
 const REPORTS: &[&str] = &["WARNING:", "BUG:", "possible recursive locking", "not ok "];
 
@@ -20,10 +27,9 @@ fn kunit_passes_and_lockdep_finds_nothing_in_a_cell() {
     let job = Job::Cell(Box::new(planned.spec));
     let (output, done) = run(&parts, &kunit, &job, 1);
     let console = String::from_utf8_lossy(&output.console);
-    assert!(
-        console.contains("# kvm_ipi_link: pass:3 fail:0 skip:0 total:3"),
-        "{console}"
-    );
+    for suite in SUITES {
+        assert!(console.contains(suite), "{suite}: {console}");
+    }
     for report in REPORTS {
         assert!(!console.contains(report), "{report}: {console}");
     }
