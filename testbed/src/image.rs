@@ -14,36 +14,50 @@ use crate::proc;
 use crate::programs::Programs;
 use crate::{Error, Result};
 
-/// A workload's guest image: its name, its programs from Debian and its data.
+/// A workload's guest image: its name, a program of ours, programs from Debian
+/// and their data.
 struct Guest {
     workload: &'static str,
+    own: Option<&'static str>,
     programs: &'static [&'static str],
     data: &'static [&'static str],
 }
 
 /// The guests' images. `guests/README.md` says what each workload is.
 const GUESTS: &[Guest] = &[
+    Guest::of_init("callfunc"),
+    Guest::of_init("compute"),
     Guest {
-        workload: "compute",
-        programs: &[],
-        data: &[],
-    },
-    Guest {
-        workload: "dbench",
         programs: &["/usr/bin/dbench"],
         data: &["/usr/share/dbench/client.txt"],
+        ..Guest::of_init("dbench")
     },
     Guest {
-        workload: "malloc",
-        programs: &["/usr/bin/stress-ng"],
-        data: &[],
+        own: Some("dedup"),
+        ..Guest::of_init("dedup")
     },
     Guest {
-        workload: "tlb-shootdown",
         programs: &["/usr/bin/stress-ng"],
-        data: &[],
+        ..Guest::of_init("malloc")
+    },
+    Guest::of_init("shootdown"),
+    Guest {
+        programs: &["/usr/bin/stress-ng"],
+        ..Guest::of_init("tlb-shootdown")
     },
 ];
+
+impl Guest {
+    /// An image with nothing but the first process, which has the workload in itself.
+    const fn of_init(workload: &'static str) -> Self {
+        Self {
+            workload,
+            own: None,
+            programs: &[],
+            data: &[],
+        }
+    }
+}
 
 /// What goes into an initial ram disk: path in the image, file outside, mode.
 #[derive(Debug, Default)]
@@ -160,6 +174,9 @@ pub fn guests(programs: &Programs, cache: &Cache) -> Result<Vec<(&'static str, P
         .map(|guest| {
             let mut files = Files::default();
             files.add("/init", &programs.path("guest-init"))?;
+            if let Some(own) = guest.own {
+                files.add(&format!("/usr/bin/{own}"), &programs.path(own))?;
+            }
             for program in guest.programs {
                 files.add_program(program)?;
             }

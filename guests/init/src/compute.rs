@@ -2,44 +2,28 @@
 //! a CPU can slow down.
 
 use std::hint::black_box;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
 
 use crate::Result;
+use crate::crew::{self, Member};
 use crate::protocol::{Go, Outcome};
-use crate::window::{Counts, Window};
 
 /// Iterations between two looks at the flag.
 const BATCH: u64 = 10_000;
 
 /// Counts iterations in the window.
 pub fn run(go: &Go) -> Result<Outcome> {
-    let window = Window::new(go);
-    let stop = AtomicBool::new(false);
-    let counters: Vec<AtomicU64> = (0..go.clients).map(|_| AtomicU64::new(0)).collect();
-    let total = || -> u64 { counters.iter().map(|c| c.load(Ordering::Relaxed)).sum() };
-    thread::scope(|scope| {
-        for counter in &counters {
-            scope.spawn(|| count(counter, &stop, go.seed));
-        }
-        window.sleep_until(window.begin);
-        let (counts, begin, before) = (Counts::now(), window.go.elapsed(), total());
-        window.sleep_until(window.end);
-        let (end, after) = (window.go.elapsed(), total());
-        stop.store(true, Ordering::Relaxed);
-        let window_s = (end - begin).as_secs_f64();
-        Ok(Outcome {
-            value: (after - before) as f64 / window_s / 1e6,
-            unit: "M iterations/s",
-            window_s,
-            extras: Counts::now().since(&counts),
-        })
-    })
+    let counted = crew::run(go, |member| {
+        count(member, go.seed);
+        Ok(())
+    })?;
+    let work = counted.each.iter().sum::<u64>() as f64;
+    Ok(counted.outcome(work / 1e6, "M iterations/s"))
 }
 
-fn count(counter: &AtomicU64, stop: &AtomicBool, seed: u64) {
+/// Counts until the crew stops.
+pub fn count(member: &Member, seed: u64) {
     let mut state = seed;
-    while !stop.load(Ordering::Relaxed) {
+    while member.go_on() {
         for i in 0..BATCH {
             state = black_box(
                 state
@@ -47,6 +31,6 @@ fn count(counter: &AtomicU64, stop: &AtomicBool, seed: u64) {
                     .wrapping_add(i),
             );
         }
-        counter.fetch_add(BATCH, Ordering::Relaxed);
+        member.count(BATCH);
     }
 }

@@ -4,12 +4,15 @@
 //! It talks to the harness over the console, a line at a time; `protocol` has
 //! the words. `docs/measuring.md` describes the windows.
 
+mod callfunc;
 mod compute;
+mod crew;
 mod dbench;
+mod dedup;
 mod protocol;
 mod shell;
+mod shootdown;
 mod stress_ng;
-
 mod window;
 
 use std::fs;
@@ -84,8 +87,11 @@ fn serve() -> Result<RebootCommand> {
 
 fn run(go: &Go) -> Result<Outcome> {
     match go.workload.as_str() {
+        "callfunc" => callfunc::run(go),
         "compute" => compute::run(go),
         "dbench" => dbench::run(go),
+        "dedup" => dedup::run(go),
+        "shootdown" => shootdown::run(go),
         "malloc" | "tlb-shootdown" => stress_ng::run(&go.workload, go),
         other => Err(Error::Workload(format!("no workload called {other}"))),
     }
