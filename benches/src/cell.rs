@@ -1,7 +1,6 @@
 //! Runs one cell on this host.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -10,8 +9,10 @@ use std::time::{Duration, Instant};
 use rustix::fs::statvfs;
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::changes::Changes;
 use crate::counters::{Counters, difference, snapshot};
 use crate::guest::{Event, Go, Guest, Outcome};
+use crate::placement;
 use crate::spec::{CellOutput, CellSpec, Measured};
 use crate::{Error, Result};
 
@@ -20,12 +21,20 @@ const MAX_SKEW_US: u64 = 1000;
 /// Between two looks whether the user wants to stop.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Runs the cell in a folder of its own below `scratch`, which should be a tmpfs:
-/// the disks are there. It fails soon after `stop` is set. Whatever happens, no
-/// VM, no file and no changed knob is left. Guests' consoles go to standard error,
+/// Folders that running a cell needs.
+#[derive(Debug, Clone, Copy)]
+pub struct Folders<'a> {
+    /// Holds the guests' disks while the cell runs; should be a tmpfs.
+    pub scratch: &'a Path,
+    /// Holds the journal of changes to the host; one a host.
+    pub state: &'a Path,
+}
+
+/// Runs the cell. It fails soon after `stop` is set. Whatever happens, no VM, no
+/// group, no file and no changed knob is left. Guests' consoles go to standard error,
 /// each line after `guest<number>| `.
-pub fn run(spec: &CellSpec, scratch: &Path, stop: &AtomicBool) -> CellOutput {
-    match measure(spec, scratch, stop) {
+pub fn run(spec: &CellSpec, folders: Folders, stop: &AtomicBool) -> CellOutput {
+    match measure(spec, folders, stop) {
         Ok(measured) => CellOutput::Ok(measured),
         Err(error) => CellOutput::Failed {
             error: error.to_string().replace('\n', " "),
@@ -33,18 +42,24 @@ pub fn run(spec: &CellSpec, scratch: &Path, stop: &AtomicBool) -> CellOutput {
     }
 }
 
-fn measure(spec: &CellSpec, scratch: &Path, stop: &AtomicBool) -> Result<Measured> {
+fn measure(spec: &CellSpec, folders: Folders, stop: &AtomicBool) -> Result<Measured> {
+    // First what a crashed run left. Dropped, and so taken back and removed, after
+    // the VMs that use it.
+    let mut changes = Changes::begin(folders.state)?;
     spec.check()?;
-    check_room(spec, scratch)?;
-    // Dropped, and so removed and put back, after the VMs that use them.
-    let folder = tempfile::tempdir_in(scratch).map_err(Error::io("write to", scratch))?;
-    let _knobs = Knobs::set(&spec.sysfs)?;
+    check_room(spec, folders.scratch)?;
+    let folder =
+        tempfile::tempdir_in(folders.scratch).map_err(Error::io("write to", folders.scratch))?;
+    for (path, value) in &spec.sysfs {
+        changes.set(path, value)?;
+    }
     let started = Instant::now();
     let mut vms = Vms::start(spec, folder.path(), stop)?;
     let ready_by = started + Duration::from_millis(spec.ready_timeout_ms);
     vms.wait_for_all(Guest::is_ready, ready_by, "did not say READY in time")?;
     let ready_ns = nanos(started.elapsed());
 
+    placement::place(spec, &vms.pids(), &mut changes)?;
     vms.go(spec)?;
     let go = Instant::now();
     vms.watch_until(go + Duration::from_millis(spec.warmup_ms))?;
@@ -218,31 +233,6 @@ fn kernel() -> String {
         name.release().to_string_lossy(),
         name.version().to_string_lossy()
     )
-}
-
-/// Knobs of the kernel, put back when this is dropped.
-struct Knobs(Vec<(PathBuf, String)>);
-
-impl Knobs {
-    fn set(wanted: &[(PathBuf, String)]) -> Result<Self> {
-        let mut knobs = Self(Vec::new());
-        for (path, value) in wanted {
-            let before = fs::read_to_string(path).map_err(Error::io("read", path))?;
-            knobs.0.push((path.clone(), before));
-            fs::write(path, value).map_err(Error::io("set", path))?;
-        }
-        Ok(knobs)
-    }
-}
-
-impl Drop for Knobs {
-    fn drop(&mut self) {
-        for (path, value) in self.0.drain(..).rev() {
-            if let Err(error) = fs::write(&path, value.trim_end()) {
-                eprintln!("dense-bench: cannot restore {}: {error}", path.display());
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -35,6 +35,9 @@ const SCHED: &[(&str, &str)] = &[
 /// Where debugfs has a folder `<pid>-<fd>` for each VM.
 const DEBUGFS: &str = "/sys/kernel/debug/kvm";
 
+/// The scheduler's own statistics of directed yield, on a kernel that has them.
+const DIRECTED_YIELD: &str = "/sys/kernel/debug/sched/directed_yield";
+
 /// Counters by name.
 pub type Counters = BTreeMap<String, u64>;
 
@@ -45,6 +48,7 @@ pub fn snapshot(pids: &[u32]) -> Counters {
         add(&mut sum, kvm(Path::new(DEBUGFS), pid));
         add(&mut sum, threads(Path::new("/proc"), pid));
     }
+    add(&mut sum, pairs(Path::new(DIRECTED_YIELD)));
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
     if let Some(n) = field(&stat, "ctxt ") {
         sum.insert("host_context_switches".into(), n);
@@ -107,6 +111,17 @@ fn threads(proc: &Path, pid: u32) -> Counters {
     sum
 }
 
+/// A file of lines `name value`; other lines are left out.
+fn pairs(path: &Path) -> Counters {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let pairs = text.lines().filter_map(|line| {
+        let (name, value) = line.trim().rsplit_once(char::is_whitespace)?;
+        let name = name.trim_end_matches([' ', '\t', ':']).replace(' ', "_");
+        Some((name, value.parse().ok()?))
+    });
+    pairs.collect()
+}
+
 /// The number at the end of the line that begins with `label`.
 fn field(text: &str, label: &str) -> Option<u64> {
     text.lines()
@@ -137,6 +152,23 @@ mod tests {
         assert_eq!(counters["exits"], 10);
         assert_eq!(counters["spin_exits"], 3);
         assert!(!counters.contains_key("yield_attempts"));
+    }
+
+    #[test]
+    fn lines_of_names_and_values_are_counters() {
+        let root = tempfile::tempdir().unwrap();
+        write(
+            root.path(),
+            "file",
+            "transfers 12\nhandoffs:  3\n\nmode off\n",
+        );
+        let counters = pairs(&root.path().join("file"));
+        let expected = [("handoffs", 3), ("transfers", 12)];
+        assert_eq!(
+            counters,
+            Counters::from(expected.map(|(name, n)| (name.to_string(), n)))
+        );
+        assert_eq!(pairs(Path::new("/nowhere")), Counters::new());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
-use crate::spec::CellSpec;
+use crate::spec::{CellSpec, Pv, fair};
 use crate::{Error, Result};
 
 /// Begins each line that is meant for the harness; see the guests' `protocol`.
@@ -92,6 +92,7 @@ impl Guest {
             .args(["--cpus", &spec.vcpus.to_string()])
             .args(["--mem", &format!("{}M", spec.mem_mib)])
             .args(["--cmdline", &spec.guest_cmdline])
+            .args(options(spec))
             .stdin(Stdio::piped())
             .stdout(to_output)
             .stderr(messages)
@@ -216,6 +217,18 @@ impl Drop for Guest {
             let _ = self.process.wait();
         }
     }
+}
+
+/// What a VMM is told only where a cell is unusual.
+fn options(spec: &CellSpec) -> Vec<&str> {
+    let mut options = Vec::new();
+    if spec.pv != Pv::None {
+        options.extend(["--pv", spec.pv.name()]);
+    }
+    if spec.class != fair() {
+        options.extend(["--vcpu-class", &spec.class]);
+    }
+    options
 }
 
 /// Passes a VMM's lines on, to the host's console too.

@@ -12,6 +12,7 @@ use rustix::system::{RebootCommand, reboot};
 
 use serde::{Deserialize, Serialize};
 
+use crate::cell::Folders;
 use crate::launch::{self, Launch, Launched};
 use crate::spec::{CellOutput, CellSpec};
 use crate::{Error, Result, cell};
@@ -44,6 +45,8 @@ const SPEC: &str = "/sys/firmware/qemu_fw_cfg/by_name/opt/vmfirst.cell/raw";
 const RESULT: &str = "/dev/ttyS1";
 /// A tmpfs for the guests' disks.
 const SCRATCH: &str = "/run";
+/// There for the journal of changes to the host.
+pub const STATE: &str = "/run/dense-bench";
 
 /// Type and place of everything to mount.
 const MOUNTS: &[(&str, &str)] = &[
@@ -82,11 +85,13 @@ fn serve() -> Result<Done> {
         mount(*kind, *at, *kind, MountFlags::empty(), options).map_err(Error::io("mount", at))?;
     }
     Ok(match read_json(Path::new(SPEC))? {
-        Job::Cell(spec) => Done::Cell(cell::run(
-            &spec,
-            Path::new(SCRATCH),
-            &AtomicBool::new(false),
-        )),
+        Job::Cell(spec) => {
+            let folders = Folders {
+                scratch: Path::new(SCRATCH),
+                state: Path::new(STATE),
+            };
+            Done::Cell(cell::run(&spec, folders, &AtomicBool::new(false)))
+        }
         Job::Launches(launches) => {
             Done::Launches(launches.iter().map(launch::run).collect::<Result<_>>()?)
         }

@@ -5,11 +5,13 @@
 //! it there, [`results`] keeps what came out, [`stats`] and [`report`] compare.
 
 pub mod cell;
+mod changes;
 pub mod counters;
 mod error;
 mod guest;
 pub mod host_init;
 pub mod launch;
+mod placement;
 pub mod plan;
 pub mod report;
 pub mod results;

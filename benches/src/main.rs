@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::{Parser, Subcommand};
-use dense_bench::host_init::{self, read_json};
+use dense_bench::cell::Folders;
+use dense_bench::host_init::{self, STATE, read_json};
 use dense_bench::results::Results;
 use dense_bench::spec::CellOutput;
 use dense_bench::{Error, Result, cell, report};
@@ -60,7 +61,11 @@ fn run_cell(spec: &Path, scratch: &Path) -> Result<ExitCode> {
         signal_hook::flag::register(signal, Arc::clone(&stop))
             .map_err(Error::io("watch for signals in", "this process"))?;
     }
-    let output = cell::run(&read_json(spec)?, scratch, &stop);
+    let folders = Folders {
+        scratch,
+        state: Path::new(STATE),
+    };
+    let output = cell::run(&read_json(spec)?, folders, &stop);
     let json = serde_json::to_string(&output).map_err(|e| Error::Invalid(e.to_string()))?;
     println!("{json}");
     Ok(match output {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use crate::results::{Cell, Results};
+use crate::results::{Cell, Results, unusual};
 use crate::stats::{Estimate, paired_difference, paired_percent};
 
 /// What every other variant is compared with.
@@ -22,7 +22,7 @@ const SHARED: &[(&str, &str)] = &[
 ];
 
 /// Cells that differ in variant and seed only.
-type Setting = (String, u32, u32, u32, u64);
+type Setting = (String, u32, u32, u32, u64, Vec<String>);
 
 /// The table of a run as Markdown that can be read as it is: a block of rows for
 /// each workload, a column for each variant, a column for each comparison.
@@ -74,6 +74,7 @@ fn setting(cell: &Cell) -> Setting {
         cell.vcpus,
         cell.pcpus,
         round.unwrap_or(0),
+        unusual(&cell.options).collect(),
     )
 }
 
@@ -248,10 +249,11 @@ fn evenness(values: &[f64]) -> Option<f64> {
 
 /// The rows of one setting.
 fn block(setting: &Setting, cells: &[&Cell], variants: &[&str]) -> Vec<Vec<String>> {
-    let (workload, guests, vcpus, pcpus, round) = setting;
+    let (workload, guests, vcpus, pcpus, round, unusual) = setting;
     let columns = 1 + variants.len() + others(variants).count();
+    let unusual: String = unusual.iter().map(|o| format!(", {o}")).collect();
     let mut title = vec![format!(
-        "**{workload}**, {guests} VMs x {vcpus} vCPUs on {pcpus} CPUs, rounds of {round} ns"
+        "**{workload}**, {guests} VMs x {vcpus} vCPUs on {pcpus} CPUs, rounds of {round} ns{unusual}"
     )];
     title.resize(columns, String::new());
     let unit = cells.first().map_or("", |c| c.unit.as_str());

@@ -71,29 +71,48 @@ pub struct Cell {
 }
 
 impl Cell {
-    /// What tells this cell from all others of a run: workload, shape, variant,
-    /// round and seed.
+    /// What tells this cell from all others of a run.
     pub fn key(&self) -> String {
-        let round = self.options.get("round_ns").map_or("0", String::as_str);
+        let shape = (self.guests, self.vcpus, self.pcpus);
         key(
             &self.workload,
-            (self.guests, self.vcpus, self.pcpus),
-            round,
+            shape,
+            &self.options,
             &self.variant,
             self.seed,
         )
     }
 }
 
-/// A cell's key, as `dbench/2x4on4/q3000/stock/s1`.
+/// Options that are a part of keys when they are not as most plans have them:
+/// name, that value, and what stands before it in a key.
+const IN_KEYS: &[(&str, &[&str], &str)] = &[
+    ("cgroup_layout", &["flat"], "cg-"),
+    ("pinning", &["none"], "pin-"),
+    ("pv", &["none", "none (nopv)"], "pv-"),
+    ("class", &["fair"], "class-"),
+];
+
+/// A cell's key, as `dbench/2x4on4/q3000/stock/s1`; between round and variant stands
+/// what else is unusual, as `dbench/3x4on4/q3000/cg-vcpu/pin-one-to-one/stock/s1`.
 pub fn key(
     workload: &str,
     (guests, vcpus, pcpus): (u32, u32, u32),
-    round_ns: &str,
+    options: &BTreeMap<String, String>,
     variant: &str,
     seed: u64,
 ) -> String {
-    format!("{workload}/{guests}x{vcpus}on{pcpus}/q{round_ns}/{variant}/s{seed}")
+    let round = options.get("round_ns").map_or("0", String::as_str);
+    let unusual: String = unusual(options).map(|o| format!("/{o}")).collect();
+    format!("{workload}/{guests}x{vcpus}on{pcpus}/q{round}{unusual}/{variant}/s{seed}")
+}
+
+/// The options that are not as most plans have them, as in keys.
+pub fn unusual(options: &BTreeMap<String, String>) -> impl Iterator<Item = String> {
+    IN_KEYS.iter().filter_map(|(name, usual, mark)| {
+        let value = options.get(*name)?;
+        (!usual.contains(&value.as_str())).then(|| format!("{mark}{value}"))
+    })
 }
 
 /// SHA-256 in hexadecimal.

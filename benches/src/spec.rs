@@ -1,7 +1,7 @@
 //! One cell as the host gets it, and what the host gives back.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -33,10 +33,99 @@ pub struct CellSpec {
     pub finish_timeout_ms: u64,
     /// The guests' kernel command line.
     pub guest_cmdline: String,
-    /// Values written to files of /sys before the guests start, restored after.
+    /// Which groups the VMs are in.
+    #[serde(default)]
+    pub cgroups: Layout,
+    /// Which CPUs vCPUs may run on.
+    #[serde(default)]
+    pub pinning: Pinning,
+    /// KVM's paravirtual features that guests see.
+    #[serde(default)]
+    pub pv: Pv,
+    /// The vCPU threads' scheduling class, as the VMM's `--vcpu-class` takes it.
+    #[serde(default = "fair")]
+    pub class: String,
+    /// Values written to files of /sys or /proc/sys before the guests start,
+    /// restored after.
     pub sysfs: Vec<(PathBuf, String)>,
     /// Where programs and images are on the host.
     pub paths: Paths,
+}
+
+/// The cgroups v2 of a cell.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    /// All VMs in the group of the harness.
+    #[default]
+    Flat,
+    /// A group for each VM.
+    Vm,
+    /// A group for each VM; in it one for each vCPU and one for all other
+    /// threads, as libvirt does.
+    Vcpu,
+}
+
+/// Which CPUs vCPUs may run on.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pinning {
+    /// All.
+    #[default]
+    #[serde(alias = "free")]
+    None,
+    /// vCPU i on the i-th CPU, from the first again when there are no more.
+    OneToOne,
+}
+
+/// KVM's paravirtual features that guests see, as the VMM's `--pv` takes them.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pv {
+    /// None that a guest uses: `nopv` on its command line.
+    #[default]
+    None,
+    /// What QEMU offers by default.
+    Qemu,
+    /// All.
+    All,
+}
+
+impl Layout {
+    /// Its name in plans and results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Flat => "flat",
+            Self::Vm => "vm",
+            Self::Vcpu => "vcpu",
+        }
+    }
+}
+
+impl Pinning {
+    /// Its name in plans and results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::OneToOne => "one-to-one",
+        }
+    }
+}
+
+impl Pv {
+    /// Its name in plans, and for the VMM.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Qemu => "qemu",
+            Self::All => "all",
+        }
+    }
+}
+
+/// The class of every thread that nothing else is said of.
+pub fn fair() -> String {
+    "fair".into()
 }
 
 /// Where programs and images are on the host.
@@ -88,37 +177,78 @@ impl CellSpec {
     }
 
     /// Checks what needs no look at the host.
-    pub(crate) fn check_values(&self) -> Result<()> {
-        let in_range = |name: &str, value: u64, low: u64, high: u64| {
-            if (low..=high).contains(&value) {
-                return Ok(());
-            }
-            Err(Error::Invalid(format!(
-                "{name} = {value}: it is from {low} to {high}"
-            )))
-        };
-        if self.workload.is_empty() || self.workload.contains('/') {
+    fn check_values(&self) -> Result<()> {
+        check_name("workload", &self.workload)?;
+        check_name("class", &self.class)?;
+        for (name, value) in [
+            ("guests", self.guests.into()),
+            ("vcpus", self.vcpus.into()),
+            ("mem_mib", self.mem_mib.into()),
+            ("disk_mib", self.disk_mib.into()),
+            ("warmup_ms", self.warmup_ms),
+            ("window_ms", self.window_ms),
+            ("ready_timeout_ms", self.ready_timeout_ms),
+            ("finish_timeout_ms", self.finish_timeout_ms),
+        ] {
+            check_range(name, value)?;
+        }
+        if self.finish_timeout_ms < self.warmup_ms + self.window_ms {
             return Err(Error::Invalid(format!(
-                "workload = {:?}: it is a name, such as dbench",
-                self.workload
+                "finish_timeout_ms = {}: it is at least warm-up and window",
+                self.finish_timeout_ms
             )));
         }
-        in_range("guests", self.guests.into(), 1, 1024)?;
-        in_range("vcpus", self.vcpus.into(), 1, 255)?;
-        in_range("mem_mib", self.mem_mib.into(), 32, 1 << 20)?;
-        in_range("disk_mib", self.disk_mib.into(), 8, 1 << 20)?;
-        in_range("warmup_ms", self.warmup_ms, 0, 3_600_000)?;
-        in_range("window_ms", self.window_ms, 1, 3_600_000)?;
-        in_range("ready_timeout_ms", self.ready_timeout_ms, 1, 86_400_000)?;
-        let shortest = self.warmup_ms + self.window_ms;
-        in_range(
-            "finish_timeout_ms",
-            self.finish_timeout_ms,
-            shortest,
-            86_400_000,
-        )?;
         Ok(())
     }
+}
+
+/// What numbers of a cell may be, lowest and highest.
+const RANGES: &[(&str, u64, u64)] = &[
+    ("guests", 1, 1024),
+    ("vcpus", 1, 255),
+    ("pcpus", 1, 255),
+    ("mem_mib", 32, 1 << 20),
+    ("disk_mib", 8, 1 << 20),
+    ("warmup_ms", 0, 3_600_000),
+    ("window_ms", 1, 3_600_000),
+    ("ready_timeout_ms", 1, 86_400_000),
+    ("finish_timeout_ms", 1, 86_400_000),
+    ("round_ns", 100, 1_000_000),
+    ("seeds", 1, 1000),
+];
+
+/// Checks a number of a cell or a plan by its name.
+pub fn check_range(name: &str, value: u64) -> Result<()> {
+    let range = RANGES.iter().find(|(of, _, _)| *of == name);
+    match range {
+        Some((_, low, high)) if !(low..=high).contains(&&value) => Err(Error::Invalid(format!(
+            "{name} = {value}: it is from {low} to {high}"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Checks a word that becomes a part of keys and paths.
+pub fn check_name(what: &str, name: &str) -> Result<()> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
+    if !name.is_empty() && !name.starts_with('.') && name.chars().all(fits) {
+        return Ok(());
+    }
+    Err(Error::Invalid(format!(
+        "{what} = {name:?}: it is of letters, digits and - _ . :"
+    )))
+}
+
+/// Checks that a knob is a file of the kernel's.
+pub fn check_knob(path: &Path) -> Result<()> {
+    let plain = path.components().all(|c| c != Component::ParentDir);
+    if plain && ["/sys", "/proc/sys"].iter().any(|d| path.starts_with(d)) {
+        return Ok(());
+    }
+    Err(Error::Invalid(format!(
+        "{}: a knob is a file under /sys or /proc/sys",
+        path.display()
+    )))
 }
 
 /// What running a cell gave.

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Instant;
 
 use dense_bench::host_init::{Done, Job};
-use dense_bench::plan::{self, Planned, Variant};
+use dense_bench::plan::{self, HostKernel, Planned};
 use dense_bench::report;
 use dense_bench::results::{Cell, Results, sha256};
 use dense_bench::spec::{CellOutput, Measured};
@@ -259,9 +259,9 @@ pub fn run_machine(
     work: &Path,
     cancel: &Cancel,
 ) -> Result<(Output, Done), Error> {
-    let kernel = match planned.variant {
-        Variant::Stock => &parts.stock,
-        Variant::Vmfirst | Variant::VmfirstOff => &parts.patched,
+    let kernel = match planned.variant.kernel {
+        HostKernel::Stock => &parts.stock,
+        HostKernel::Patched => &parts.patched,
     };
     let machine = machine(parts, kernel.bzimage(), planned);
     run_job(
@@ -337,7 +337,7 @@ fn cell(planned: &Planned, measured: Measured, output: &Output, wall_s: f64) -> 
     let spec = &planned.spec;
     Cell {
         workload: spec.workload.clone(),
-        variant: planned.variant.name().into(),
+        variant: planned.variant.name.clone(),
         guests: spec.guests,
         vcpus: spec.vcpus,
         pcpus: planned.pcpus,

@@ -1,8 +1,9 @@
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::{Mutex, PoisonError};
 
 use super::*;
-use crate::spec::Paths;
+use crate::spec::{Layout, Paths, Pinning, Pv, fair};
 
 /// One cell at a time: while one test's process starts, it has the script that
 /// another test is writing open too, and a file open for writing can't be run.
@@ -29,6 +30,10 @@ fn spec(folder: &Path, script: &str) -> CellSpec {
         ready_timeout_ms: 10_000,
         finish_timeout_ms: 10_000,
         guest_cmdline: String::new(),
+        cgroups: Layout::Flat,
+        pinning: Pinning::None,
+        pv: Pv::None,
+        class: fair(),
         sysfs: vec![(file("knob", "N\n"), "Y".into())],
         paths: Paths {
             vmm: file(
@@ -61,7 +66,11 @@ fn outcome_until(
     let scratch = tempfile::tempdir().unwrap();
     let mut spec = spec(folder.path(), script);
     change(&mut spec);
-    let output = run(&spec, scratch.path(), stop);
+    let folders = Folders {
+        scratch: scratch.path(),
+        state: folder.path(),
+    };
+    let output = run(&spec, folders, stop);
     assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
     let knob = fs::read_to_string(folder.path().join("knob")).unwrap();
     assert_eq!(knob.trim_end(), "N");

@@ -1,0 +1,143 @@
+//! Where the VMs' threads are: control groups and CPUs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rustix::process::Pid;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+use crate::changes::Changes;
+use crate::spec::{CellSpec, Layout, Pinning};
+use crate::{Error, Result};
+
+/// Where cgroup v2 is mounted.
+const CGROUPS: &str = "/sys/fs/cgroup";
+/// The group of all our groups.
+const OURS: &str = "dense-bench";
+
+/// A thread of a VMM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Thread {
+    tid: u32,
+    /// Which vCPU it runs, if any.
+    vcpu: Option<u32>,
+}
+
+/// Puts the threads of running VMs where the cell wants them. What is made for that
+/// goes with `changes`, which must outlive the VMs.
+pub fn place(spec: &CellSpec, pids: &[u32], changes: &mut Changes) -> Result<()> {
+    for (vm, &pid) in pids.iter().enumerate() {
+        if spec.cgroups == Layout::Flat && spec.pinning == Pinning::None {
+            return Ok(());
+        }
+        let threads = threads(pid, spec.vcpus)?;
+        if spec.cgroups != Layout::Flat {
+            if vm == 0 {
+                prepare(Path::new(CGROUPS), changes)?;
+            }
+            let group = Path::new(CGROUPS).join(OURS).join(format!("vm{vm}"));
+            group_vm(&group, spec.cgroups, pid, &threads, changes)?;
+        }
+        if spec.pinning == Pinning::OneToOne {
+            pin(&threads)?;
+        }
+    }
+    Ok(())
+}
+
+/// The threads of a VMM: all its vCPUs' must be among them.
+fn threads(pid: u32, vcpus: u32) -> Result<Vec<Thread>> {
+    let folder = PathBuf::from(format!("/proc/{pid}/task"));
+    let tasks = fs::read_dir(&folder).map_err(Error::io("read", &folder))?;
+    let mut threads = Vec::new();
+    for task in tasks.flatten() {
+        let name = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        if let Ok(tid) = task.file_name().to_string_lossy().parse() {
+            let vcpu = name
+                .trim()
+                .strip_prefix("vcpu")
+                .and_then(|n| n.parse().ok());
+            threads.push(Thread { tid, vcpu });
+        }
+    }
+    threads.sort_by_key(|t| t.tid);
+    let has = |n: u32| threads.iter().any(|t| t.vcpu == Some(n));
+    match (0..vcpus).find(|n| !has(*n)) {
+        Some(n) => Err(Error::Invalid(format!(
+            "the VMM (process {pid}) has no thread called vcpu{n}: it can't be placed"
+        ))),
+        None => Ok(threads),
+    }
+}
+
+/// Makes our group, and lets the CPU controller work below it.
+fn prepare(root: &Path, changes: &mut Changes) -> Result<()> {
+    let controllers = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+    if !controllers.split_whitespace().any(|c| c == "cpu") {
+        return Err(Error::Invalid(format!(
+            "{} is no cgroup v2 with the cpu controller: layouts vm and vcpu need it \
+             (boot with systemd.unified_cgroup_hierarchy=1); flat works",
+            root.display()
+        )));
+    }
+    let enabled = root.join("cgroup.subtree_control");
+    let before = fs::read_to_string(&enabled).map_err(Error::io("read", &enabled))?;
+    if !before.split_whitespace().any(|c| c == "cpu") {
+        changes.write(&enabled, "+cpu", "-cpu")?;
+    }
+    let ours = root.join(OURS);
+    changes.make_group(&ours)?;
+    write(&ours.join("cgroup.subtree_control"), "+cpu")
+}
+
+/// Moves a VM into a group of its own, and its threads into groups there. The CPU
+/// controller may be enabled beside a process only where groups are threaded.
+fn group_vm(
+    group: &Path,
+    layout: Layout,
+    pid: u32,
+    threads: &[Thread],
+    changes: &mut Changes,
+) -> Result<()> {
+    changes.make_group(group)?;
+    write(&group.join("cgroup.procs"), &pid.to_string())?;
+    if layout == Layout::Vm {
+        return Ok(());
+    }
+    let folder = |thread: &Thread| match thread.vcpu {
+        Some(n) => group.join(format!("vcpu{n}")),
+        None => group.join("helpers"),
+    };
+    for thread in threads {
+        let folder = folder(thread);
+        if !folder.exists() {
+            changes.make_group(&folder)?;
+            write(&folder.join("cgroup.type"), "threaded")?;
+        }
+    }
+    write(&group.join("cgroup.subtree_control"), "+cpu")?;
+    threads.iter().try_for_each(|thread| {
+        let file = folder(thread).join("cgroup.threads");
+        write(&file, &thread.tid.to_string())
+    })
+}
+
+/// Pins vCPU i to the i-th CPU that we may use.
+fn pin(threads: &[Thread]) -> Result<()> {
+    let allowed = sched_getaffinity(None).map_err(Error::io("read the CPUs of", "this process"))?;
+    let cpus: Vec<usize> = (0..CpuSet::MAX_CPU)
+        .filter(|&c| allowed.is_set(c))
+        .collect();
+    for thread in threads {
+        let Some(vcpu) = thread.vcpu else { continue };
+        let mut one = CpuSet::new();
+        one.set(cpus[vcpu as usize % cpus.len()]);
+        let tid = i32::try_from(thread.tid).ok().and_then(Pid::from_raw);
+        sched_setaffinity(tid, &one).map_err(Error::io("pin", format!("/proc/{}", thread.tid)))?;
+    }
+    Ok(())
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).map_err(Error::io("write to", path))
+}
