@@ -45,6 +45,10 @@ const GUESTS: &[Guest] = &[
         programs: &["/usr/bin/stress-ng"],
         ..Guest::of_init("tlb-shootdown")
     },
+    Guest {
+        programs: &["/usr/bin/vips"],
+        ..Guest::of_init("vips")
+    },
 ];
 
 impl Guest {
@@ -167,39 +171,44 @@ pub fn build(name: &str, files: &Files, cache: &Cache) -> Result<PathBuf> {
     Ok(dir.join("initrd"))
 }
 
-/// Builds the guests' images; returns workload and path of each.
-pub fn guests(programs: &Programs, cache: &Cache) -> Result<Vec<(&'static str, PathBuf)>> {
-    GUESTS
-        .iter()
-        .map(|guest| {
-            let mut files = Files::default();
-            files.add("/init", &programs.path("guest-init"))?;
-            if let Some(own) = guest.own {
-                files.add(&format!("/usr/bin/{own}"), &programs.path(own))?;
-            }
-            for program in guest.programs {
-                files.add_program(program)?;
-            }
-            for data in guest.data {
-                files.add(data, Path::new(data))?;
-            }
-            let image = build(guest.workload, &files, cache)?;
-            Ok((guest.workload, image))
-        })
-        .collect()
+/// Builds a workload's guest image.
+fn guest(workload: &str, programs: &Programs, cache: &Cache) -> Result<PathBuf> {
+    let Some(guest) = GUESTS.iter().find(|g| g.workload == workload) else {
+        let names: Vec<_> = GUESTS.iter().map(|g| g.workload).collect();
+        return Err(Error::Setup(format!(
+            "no workload is called {workload}; there are: {}",
+            names.join(", ")
+        )));
+    };
+    let mut files = Files::default();
+    files.add("/init", &programs.path("guest-init"))?;
+    if let Some(own) = guest.own {
+        files.add(&format!("/usr/bin/{own}"), &programs.path(own))?;
+    }
+    for program in guest.programs {
+        files.add_program(program)?;
+    }
+    for data in guest.data {
+        files.add(data, Path::new(data))?;
+    }
+    build(workload, &files, cache)
 }
 
-/// Builds the emulated host's image, with everything that its guests need.
-pub fn host(programs: &Programs, guest_kernel: &Kernel, cache: &Cache) -> Result<PathBuf> {
+/// Builds the emulated host's image with everything that guests of one workload need.
+pub fn host(
+    workload: &str,
+    programs: &Programs,
+    guest_kernel: &Kernel,
+    cache: &Cache,
+) -> Result<PathBuf> {
     let mut files = Files::default();
     files.add("/init", &programs.path("dense-bench"))?;
     files.add("/vmfirst/vmm", &programs.path("vmm"))?;
     files.add("/vmfirst/guest/bzImage", &guest_kernel.bzimage())?;
     files.add("/vmfirst/guest/vmlinux", &guest_kernel.vmlinux())?;
     files.add_program("/sbin/mke2fs")?;
-    for (workload, image) in guests(programs, cache)? {
-        files.add(&format!("/vmfirst/guest/{workload}.cpio"), &image)?;
-    }
+    let image = guest(workload, programs, cache)?;
+    files.add(&format!("/vmfirst/guest/{workload}.cpio"), &image)?;
     build("host", &files, cache)
 }
 

@@ -18,6 +18,7 @@ const NEEDED: &[&str] = &[
     "libfdt-dev",
     "libglib2.0-dev",
     "libpixman-1-dev",
+    "libvips-tools",
     "linux-source-6.12",
     "lz4",
     "meson",
@@ -34,6 +35,7 @@ const NEEDED: &[&str] = &[
 /// The versions that the published figures were made with.
 const TRIED: &[(&str, &str)] = &[
     ("dbench", "4.0-2.1"),
+    ("libvips-tools", "8.14.1-3+deb12u3"),
     ("linux-source-6.12", "6.12.117-1~deb12u1"),
     ("qemu-system-data", "1:7.2+dfsg-7+deb12u18"),
     ("seabios", "1.16.2-1"),

@@ -19,9 +19,12 @@ fn workshop() -> Workshop {
     Workshop::open(Cancel::default()).unwrap()
 }
 
+/// The workload whose image tests boot.
+const WORKLOAD: &str = "compute";
+
 /// Everything that a boot needs; from the cache, or built.
 pub fn parts() -> Parts {
-    workshop().all_parts().unwrap()
+    workshop().all_parts([WORKLOAD]).unwrap()
 }
 
 /// A host kernel beside those in [`parts`].
@@ -34,7 +37,7 @@ pub fn run(parts: &Parts, kernel: &Kernel, job: &Job, seed: u64) -> (Output, Don
     let machine = Machine {
         emulator: parts.emulator.clone(),
         kernel: kernel.bzimage(),
-        initrd: parts.host_image.clone(),
+        initrd: parts.host_images[WORKLOAD].clone(),
         pcpus: PCPUS,
         mem_mib: MEM_MIB,
         round_ns: 3000,

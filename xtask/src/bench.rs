@@ -67,7 +67,9 @@ pub fn run(args: &BenchArgs, cancel: Cancel) -> Result<(), Error> {
 
     if !todo.is_empty() {
         let workshop = Workshop::open(cancel)?;
-        let parts = workshop.all_parts()?;
+        // Of the whole plan, so that what --resume compares is the same with any --only.
+        let whole = plan::cells(&args.plan, Some(1), None).map_err(usage)?;
+        let parts = workshop.all_parts(whole.iter().map(|c| c.spec.workload.as_str()))?;
         let versions = versions(&parts)?;
         if args.resume {
             results.check_resume(&versions, &planned).map_err(usage)?;
@@ -163,15 +165,18 @@ fn check_room() -> Result<(), Error> {
 fn versions(parts: &Parts) -> Result<BTreeMap<String, String>, Error> {
     let mut versions: BTreeMap<_, _> = packages::versions().into_iter().collect();
     versions.insert("gcc".into(), kernel::compiler_version()?);
-    let image = parts.host_image.parent().unwrap_or(&parts.host_image);
-    for (name, dir) in [
-        ("emulator", parts.emulator.dir.as_path()),
-        ("kernel_stock", &parts.stock.dir),
-        ("kernel_patched", &parts.patched.dir),
-        ("host_image", image),
-    ] {
+    let mut artefacts = vec![
+        ("emulator".to_string(), parts.emulator.dir.as_path()),
+        ("kernel_stock".into(), &parts.stock.dir),
+        ("kernel_patched".into(), &parts.patched.dir),
+    ];
+    for (workload, image) in &parts.host_images {
+        let dir = image.parent().unwrap_or(image);
+        artefacts.push((format!("host_image_{workload}"), dir));
+    }
+    for (name, dir) in artefacts {
         let key = dir.file_name().unwrap_or_default().to_string_lossy();
-        versions.insert(name.into(), key.into_owned());
+        versions.insert(name, key.into_owned());
     }
     Ok(versions)
 }
@@ -291,7 +296,7 @@ pub fn machine(parts: &Parts, kernel: PathBuf, planned: &Planned) -> Machine {
     Machine {
         emulator: Emulator::clone(&parts.emulator),
         kernel,
-        initrd: parts.host_image.clone(),
+        initrd: parts.host_images[&planned.spec.workload].clone(),
         pcpus: planned.pcpus,
         mem_mib: planned.host_mem_mib(),
         round_ns: planned.round_ns,

@@ -1,5 +1,6 @@
 //! Everything that the emulated host is made of, built or taken from the cache.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use testbed::cache::Cache;
@@ -26,8 +27,8 @@ pub struct Parts {
     pub stock: Kernel,
     /// The host's kernel with the whole series.
     pub patched: Kernel,
-    /// The host's initial ram disk.
-    pub host_image: PathBuf,
+    /// The host's initial ram disks by the workload of the guests in them.
+    pub host_images: BTreeMap<String, PathBuf>,
 }
 
 /// What builds share.
@@ -62,15 +63,18 @@ impl Workshop {
         })
     }
 
-    /// All that a benchmark needs.
-    pub fn all_parts(&self) -> testbed::Result<Parts> {
+    /// All that benchmarks of these workloads need.
+    pub fn all_parts<'a>(
+        &self,
+        workloads: impl IntoIterator<Item = &'a str>,
+    ) -> testbed::Result<Parts> {
         let emulator = self.emulator()?;
         let [stock, patched] = self.host_kernels()?;
         Ok(Parts {
             emulator,
             stock,
             patched,
-            host_image: self.host_image()?,
+            host_images: self.host_images(workloads)?,
         })
     }
 
@@ -93,14 +97,24 @@ impl Workshop {
         })
     }
 
-    /// The host's initial ram disk, with the guests' in it.
-    fn host_image(&self) -> testbed::Result<PathBuf> {
+    /// The host's initial ram disks, each with the guests of one workload in it.
+    fn host_images<'a>(
+        &self,
+        workloads: impl IntoIterator<Item = &'a str>,
+    ) -> testbed::Result<BTreeMap<String, PathBuf>> {
         let line = self.progress.spinner("programs and images");
         let programs = Programs::build(&self.repo, &self.cache, &self.cancel)?;
         let guest = self.kernel(Variant::Guest)?;
-        let image = image::host(&programs, &guest, &self.cache)?;
+        let workloads: BTreeSet<&str> = workloads.into_iter().collect();
+        let images = workloads
+            .into_iter()
+            .map(|name| {
+                let image = image::host(name, &programs, &guest, &self.cache)?;
+                Ok((name.to_string(), image))
+            })
+            .collect();
         line.finish_and_clear();
-        Ok(image)
+        images
     }
 
     fn stepwise<T>(

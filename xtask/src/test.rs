@@ -50,7 +50,7 @@ pub fn run(quick: bool, cancel: Cancel) -> Result<(), Error> {
         return Ok(());
     }
     // Built here, so that the tests find everything in the cache.
-    Workshop::open(cancel.clone())?.all_parts()?;
+    Workshop::open(cancel.clone())?.all_parts(["compute"])?;
     cargo(EMULATED.0, EMULATED.1, &cancel)
 }
 

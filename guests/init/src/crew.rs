@@ -116,7 +116,7 @@ mod tests {
         assert_eq!(counted.each.len(), 3);
         assert_eq!(counted.each[2], 0);
         let outcome = counted.outcome(10.0, "things/s");
-        assert!(outcome.value > 0.0 && outcome.value <= 10.0 / 0.02);
+        assert_eq!(outcome.value, 10.0 / outcome.window_s);
     }
 
     #[test]

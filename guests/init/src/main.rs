@@ -13,6 +13,7 @@ mod protocol;
 mod shell;
 mod shootdown;
 mod stress_ng;
+mod vips;
 mod window;
 
 use std::fs;
@@ -93,6 +94,7 @@ fn run(go: &Go) -> Result<Outcome> {
         "dedup" => dedup::run(go),
         "shootdown" => shootdown::run(go),
         "malloc" | "tlb-shootdown" => stress_ng::run(&go.workload, go),
+        "vips" => vips::run(go),
         other => Err(Error::Workload(format!("no workload called {other}"))),
     }
 }
