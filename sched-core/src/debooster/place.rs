@@ -1,0 +1,57 @@
+//! A target on another runqueue: exchange places with it, or let it run ahead.
+//!
+//! *Handoff*: Y burns its CPU anyway, so T takes Y's place there, and Y, when it is switched
+//! out, the one where T waited. A place is a lag and what is left of a request, both as
+//! service, so that it means the same on either queue. To third parties on both CPUs nothing
+//! changes, and what Y and T have together stays: nothing is to be bounded or paid.
+//!
+//! *Advance*: T runs where it is although it is not eligible, within the bound that holds
+//! for a yielder's debt. Nothing is minted: its lag becomes negative by running.
+
+use crate::debooster;
+use crate::eevdf::Entity;
+
+/// Where an entity stands in its queue (`struct sched_yield_place`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// ns of service that it is owed; negative: owes.
+    pub lag: i64,
+    /// ns of service left of its request.
+    pub left: u64,
+}
+
+impl Place {
+    /// The place of `entity`, whose queue's V is `avg` (`entity_place`): its lag cut to
+    /// +-max(2 * slice, tick), and (d - v) as service, 0 if d has passed.
+    pub fn of(entity: &Entity, avg: u64, tick: u64) -> Self {
+        let weight = entity.load.weight();
+        let limit = debooster::limit(entity.slice.saturating_mul(2), tick);
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let vlag = avg.wrapping_sub(entity.vruntime) as i64;
+        let left = entity.deadline.wrapping_sub(entity.vruntime) as i64;
+        Self {
+            lag: debooster::lag(vlag, weight).clamp(-limit, limit),
+            left: debooster::service(left.max(0) as u64, weight),
+        }
+    }
+
+    /// Has `entity`, which is off its queue and about to join another, take this place when
+    /// [`crate::eevdf::place`] puts it there (`entity_take_place`). A group with others of
+    /// its tasks queued is there already: then leave it alone.
+    pub fn take(&self, entity: &mut Entity) {
+        let size = entity.load.calc_delta_fair(self.lag.unsigned_abs()) as i64;
+        entity.vlag = match self.lag < 0 {
+            true => -size,
+            false => size,
+        };
+        entity.deadline = entity.load.calc_delta_fair(self.left);
+        entity.rel_deadline = true;
+    }
+}
+
+/// May an entity run although it is not eligible (`entity_may_advance`)? While it owes no
+/// more than a slice or a tick. `lag`: [`debooster::lag`], ns of service, on each level of
+/// T's path; asked again at the pick.
+pub fn may_advance(lag: i64, slice: u64, tick: u64) -> bool {
+    debooster::may_charge(lag, 0, debooster::limit(slice, tick))
+}
