@@ -12,6 +12,10 @@
 //! | [`weight`] | how does a nice value or a cgroup's share scale time? |
 //! | [`eevdf`] | who is owed CPU time, and who runs next? |
 //! | [`debooster`] | what does a directed yield cost, and what does it buy? |
+//! | [`ipi`] | which vCPU has to answer whose interrupt? |
+//! | [`cascade`] | whom does a spinning vCPU yield to? |
+//! | [`scan`] | and if nothing is known? |
+//! | [`vmf`] | how do vCPUs queue in a class above fair? |
 //!
 //! # Units
 //!
@@ -27,6 +31,10 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod cascade;
 pub mod debooster;
 pub mod eevdf;
+pub mod ipi;
+pub mod scan;
+pub mod vmf;
 pub mod weight;
