@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::cell::Folders;
 use crate::launch::{self, Launch, Launched};
 use crate::spec::{CellOutput, CellSpec};
+use crate::storm::Storm;
 use crate::{Error, Result, cell};
 
 /// What the emulated host is booted for.
@@ -23,6 +24,8 @@ use crate::{Error, Result, cell};
 pub enum Job {
     /// A cell of the benchmark.
     Cell(Box<CellSpec>),
+    /// A cell while everything around it changes, as its seed says.
+    Storm(Box<CellSpec>),
     /// Runs of the VMM, one after another.
     Launches(Vec<Launch>),
 }
@@ -85,17 +88,23 @@ fn serve() -> Result<Done> {
         mount(*kind, *at, *kind, MountFlags::empty(), options).map_err(Error::io("mount", at))?;
     }
     Ok(match read_json(Path::new(SPEC))? {
-        Job::Cell(spec) => {
-            let folders = Folders {
-                scratch: Path::new(SCRATCH),
-                state: Path::new(STATE),
-            };
-            Done::Cell(cell::run(&spec, folders, &AtomicBool::new(false)))
+        Job::Cell(spec) => Done::Cell(run_cell(&spec)),
+        Job::Storm(spec) => {
+            let _storm = Storm::start(spec.seed)?;
+            Done::Cell(run_cell(&spec))
         }
         Job::Launches(launches) => {
             Done::Launches(launches.iter().map(launch::run).collect::<Result<_>>()?)
         }
     })
+}
+
+fn run_cell(spec: &CellSpec) -> CellOutput {
+    let folders = Folders {
+        scratch: Path::new(SCRATCH),
+        state: Path::new(STATE),
+    };
+    cell::run(spec, folders, &AtomicBool::new(false))
 }
 
 /// Reads a file of JSON.

@@ -17,6 +17,7 @@ pub mod report;
 pub mod results;
 pub mod spec;
 pub mod stats;
+pub mod storm;
 
 pub use error::Error;
 

@@ -21,6 +21,7 @@ const PLANS: &[(&str, &str)] = &[
     ("layouts", include_str!("../plans/layouts.toml")),
     ("rounds", include_str!("../plans/rounds.toml")),
     ("cost", include_str!("../plans/cost.toml")),
+    ("storm", include_str!("../plans/storm.toml")),
 ];
 
 /// What guests' kernels are told.

@@ -1,0 +1,32 @@
+//! VMs that spin and yield while affinity, groups, limits, CPUs and tunables change
+//! under them: lockdep and KASAN find nothing, and the VMs do their work.
+
+use dense_bench::host_init::{Done, Job};
+use dense_bench::plan::cells;
+use dense_bench::spec::CellOutput;
+use e2e::{kernel, parts, run};
+use testbed::kernel::Variant;
+
+/// What the kernel prints when it finds something wrong.
+const REPORTS: &[&str] = &[
+    "WARNING:",
+    "BUG:",
+    "KASAN:",
+    "INFO: possible",
+    "INFO: task",
+    "rcu: INFO",
+];
+
+#[test]
+fn a_storm_of_changes_breaks_nothing() {
+    let parts = parts();
+    let planned = cells("storm", None, None).unwrap().remove(0);
+    let job = Job::Storm(Box::new(planned.spec));
+    let (output, done) = run(&parts, &kernel(Variant::Kunit), &job, 1);
+    let console = String::from_utf8_lossy(&output.console);
+    for report in REPORTS {
+        assert!(!console.contains(report), "{report}: {console}");
+    }
+    assert!(console.contains("storm: "), "{console}");
+    assert!(matches!(done, Done::Cell(CellOutput::Ok(_))), "{done:?}");
+}
