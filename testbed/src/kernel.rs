@@ -32,8 +32,12 @@ pub enum Variant {
     Stock,
     /// The host with the whole series.
     Patched,
-    /// As `Patched`, with lockdep and our KUnit tests, which run at boot.
+    /// As `Patched`, with lockdep, KASAN and our KUnit tests, which run at boot.
     Kunit,
+    /// The first so many patches of the series, with lockdep and KUnit tests.
+    Step(usize),
+    /// The series' scheduler in a small 32-bit kernel.
+    Sched32,
 }
 
 impl Variant {
@@ -44,6 +48,16 @@ impl Variant {
             Self::Stock => "stock",
             Self::Patched => "patched",
             Self::Kunit => "kunit",
+            Self::Step(_) => "step",
+            Self::Sched32 => "sched32",
+        }
+    }
+
+    /// The architecture, as `make` takes it.
+    fn arch(self) -> &'static str {
+        match self {
+            Self::Sched32 => "i386",
+            _ => "x86_64",
         }
     }
 
@@ -51,7 +65,9 @@ impl Variant {
         match self {
             Self::Guest => &["guest.fragment"],
             Self::Stock | Self::Patched => &["host.fragment"],
-            Self::Kunit => &["host.fragment", "kunit.fragment"],
+            Self::Kunit => &["host.fragment", "kunit.fragment", "kasan.fragment"],
+            Self::Step(_) => &["host.fragment", "kunit.fragment"],
+            Self::Sched32 => &["sched32.fragment"],
         }
     }
 
@@ -59,7 +75,8 @@ impl Variant {
         let count = match self {
             Self::Guest => 0,
             Self::Stock => 1,
-            Self::Patched | Self::Kunit => series.len(),
+            Self::Step(count) => count,
+            Self::Patched | Self::Kunit | Self::Sched32 => series.len(),
         };
         series.into_iter().take(count).collect()
     }
@@ -71,6 +88,8 @@ impl Variant {
             Self::Guest => "build-guest",
             Self::Stock | Self::Patched => "build-host",
             Self::Kunit => "build-kunit",
+            Self::Step(_) => "build-step",
+            Self::Sched32 => "build-sched32",
         }
     }
 }
@@ -119,7 +138,7 @@ impl Kernel {
             let _lock = cache.lock("linux")?;
             source.switch_to(&patches, cancel)?;
             let build = source.build_dir(variant)?;
-            configure(&source.tree, &build, &fragments, cache, cancel)?;
+            configure(variant, &source.tree, &build, &fragments, cache, cancel)?;
             let mut step = 0;
             compile(&source.tree, &build, variant, cache, cancel, || {
                 step += 1;
@@ -248,18 +267,19 @@ impl Source {
     }
 }
 
-fn make(tree: &Path, build: &Path) -> std::process::Command {
+fn make(variant: Variant, tree: &Path, build: &Path) -> std::process::Command {
     let mut make = proc::command("make");
     make.arg("-C")
         .arg(tree)
         .arg(format!("O={}", build.display()))
-        .arg("ARCH=x86_64")
+        .arg(format!("ARCH={}", variant.arch()))
         .args(IDENTITY);
     make
 }
 
 /// tinyconfig plus the fragments, written only if it differs from what is there.
 fn configure(
+    variant: Variant,
     tree: &Path,
     build: &Path,
     fragments: &[PathBuf],
@@ -271,7 +291,7 @@ fn configure(
     let before = fs::read(&config).unwrap_or_default();
     let auto = build.join("include/config/auto.conf");
     let stamp = fs::metadata(&auto).and_then(|m| m.modified()).ok();
-    let mut tiny = make(tree, build);
+    let mut tiny = make(variant, tree, build);
     tiny.arg("tinyconfig");
     proc::run_logged(tiny, &log, cancel, |_| {})?;
     let mut merge = proc::command("scripts/kconfig/merge_config.sh");
@@ -282,7 +302,7 @@ fn configure(
         .arg(&config)
         .args(fragments);
     proc::run_logged(merge, &log, cancel, |_| {})?;
-    let mut finish = make(tree, build);
+    let mut finish = make(variant, tree, build);
     finish.arg("olddefconfig");
     proc::run_logged(finish, &log, cancel, |_| {})?;
     // An unchanged configuration keeps its date, or make would configure anew.
@@ -306,7 +326,7 @@ fn compile(
     mut on_step: impl FnMut(),
 ) -> Result<()> {
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut bzimage = make(tree, build);
+    let mut bzimage = make(variant, tree, build);
     bzimage
         .arg(format!("-j{jobs}"))
         .args(["bzImage", "vmlinux"]);

@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use testbed::proc::Cancel;
 use xtask::bench::BenchArgs;
 use xtask::parts::Workshop;
-use xtask::{Error, bench, report, test};
+use xtask::{Error, bench, each, report, test};
 
 /// Builds, tests and measures vmfirst.
 #[derive(Debug, Parser)]
@@ -37,7 +37,12 @@ enum Command {
         quick: bool,
     },
     /// Build the host kernels, stock and patched, and print where they are
-    Kernel,
+    Kernel {
+        /// Instead, prove that each patch of the series builds, boots and passes its
+        /// KUnit tests alone (half an hour)
+        #[arg(long)]
+        each: bool,
+    },
     /// Put the table of the published results into README.md
     Report {
         /// Publish these results first
@@ -63,8 +68,11 @@ fn run(command: Command) -> Result<(), Error> {
     match command {
         Command::Bench(args) => bench::run(&args, cancel),
         Command::Test { quick } => test::run(quick, cancel),
-        Command::Kernel => {
+        Command::Kernel { each } => {
             let workshop = Workshop::open(cancel)?;
+            if each {
+                return each::run(&workshop);
+            }
             for kernel in workshop.host_kernels()? {
                 println!("{}", kernel.dir.display());
             }

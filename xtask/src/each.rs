@@ -1,0 +1,88 @@
+//! `cargo xtask kernel --each`: every patch of the series builds, boots and passes
+//! its KUnit tests alone, on top of those before it.
+
+use dense_bench::host_init::{Done, Job};
+use testbed::kernel::{Kernel, Variant, series};
+use testbed::machine::Machine;
+
+use crate::Error;
+use crate::bench::run_job;
+use crate::parts::{Parts, Workshop};
+
+/// What a kernel prints when something is wrong.
+const REPORTS: &[&str] = &["not ok ", "WARNING:", "BUG:"];
+/// A boot without VMs takes a few seconds of virtual time.
+const LIMIT_S: u64 = 60;
+
+/// Goes through the series; then builds its scheduler for 32 bits.
+pub fn run(workshop: &Workshop) -> Result<(), Error> {
+    let parts = workshop.all_parts()?;
+    let patches = series(&workshop.repo)?;
+    for (index, patch) in patches.iter().enumerate() {
+        let name = patch.file_stem().unwrap_or_default().to_string_lossy();
+        let kernel = workshop.kernel(Variant::Step(index + 1))?;
+        let passed = boot(workshop, &parts, &kernel, &name)?;
+        println!("{name}: builds, boots, {passed} KUnit tests pass");
+    }
+    let kernel = workshop.kernel(Variant::Sched32)?;
+    println!("32 bits: links, {}", kernel.dir.display());
+    Ok(())
+}
+
+/// Boots the emulated host; how many KUnit tests passed.
+fn boot(workshop: &Workshop, parts: &Parts, kernel: &Kernel, name: &str) -> Result<usize, Error> {
+    let machine = Machine {
+        emulator: parts.emulator.clone(),
+        kernel: kernel.bzimage(),
+        initrd: parts.host_image.clone(),
+        pcpus: 2,
+        mem_mib: 1024,
+        round_ns: 3000,
+        seed: 1,
+        limit_s: LIMIT_S,
+    };
+    let work = tempfile::tempdir().map_err(testbed::Error::io("make", "a folder"))?;
+    let job = Job::Launches(Vec::new());
+    let (output, done) = run_job(&machine, &job, work.path(), &workshop.cancel)?;
+    let console = String::from_utf8_lossy(&output.console);
+    let report = REPORTS.iter().find_map(|report| {
+        let line = console.lines().find(|line| line.contains(report));
+        line.map(str::to_string)
+    });
+    let report = match (report, done) {
+        (None, Done::Launches(_)) => return Ok(kunit_passes(&console)),
+        (Some(report), _) => report,
+        (None, done) => format!("{done:?}"),
+    };
+    Err(Error::Kernel {
+        kernel: name.to_string(),
+        report,
+    })
+}
+
+/// The sum of what KUnit says at the end of each suite.
+fn kunit_passes(console: &str) -> usize {
+    console
+        .lines()
+        .filter(|line| line.contains("# Totals: pass:"))
+        .filter_map(|line| {
+            line.split("pass:")
+                .nth(1)?
+                .split(' ')
+                .next()?
+                .parse::<usize>()
+                .ok()
+        })
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn totals_are_summed() {
+        let console = "[1.0] # a: pass:3 fail:0 skip:0 total:3\n\
+                       [1.0] # Totals: pass:3 fail:0 skip:0 total:3\n\
+                       [1.1] # Totals: pass:9 fail:0 skip:0 total:9\n";
+        assert_eq!(super::kunit_passes(console), 12);
+    }
+}
