@@ -24,7 +24,12 @@ const WORKLOAD: &str = "compute";
 
 /// Everything that a boot needs; from the cache, or built.
 pub fn parts() -> Parts {
-    workshop().all_parts([WORKLOAD]).unwrap()
+    parts_for(WORKLOAD)
+}
+
+/// The same for cells of another workload.
+pub fn parts_for(workload: &str) -> Parts {
+    workshop().all_parts([workload]).unwrap()
 }
 
 /// A host kernel beside those in [`parts`].
@@ -32,12 +37,12 @@ pub fn kernel(variant: Variant) -> Kernel {
     workshop().kernel(variant).unwrap()
 }
 
-/// Boots a host with `kernel` for `job`.
+/// Boots a host with `kernel` for `job`, from the only image in `parts`.
 pub fn run(parts: &Parts, kernel: &Kernel, job: &Job, seed: u64) -> (Output, Done) {
     let machine = Machine {
         emulator: parts.emulator.clone(),
         kernel: kernel.bzimage(),
-        initrd: parts.host_images[WORKLOAD].clone(),
+        initrd: parts.host_images.values().next().unwrap().clone(),
         pcpus: PCPUS,
         mem_mib: MEM_MIB,
         round_ns: 3000,

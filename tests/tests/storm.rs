@@ -4,7 +4,7 @@
 use dense_bench::host_init::{Done, Job};
 use dense_bench::plan::cells;
 use dense_bench::spec::CellOutput;
-use e2e::{kernel, parts, run};
+use e2e::{kernel, parts_for, run};
 use testbed::kernel::Variant;
 
 /// What the kernel prints when it finds something wrong.
@@ -19,8 +19,8 @@ const REPORTS: &[&str] = &[
 
 #[test]
 fn a_storm_of_changes_breaks_nothing() {
-    let parts = parts();
     let planned = cells("storm", None, None).unwrap().remove(0);
+    let parts = parts_for(&planned.spec.workload);
     let job = Job::Storm(Box::new(planned.spec));
     let (output, done) = run(&parts, &kernel(Variant::Kunit), &job, 1);
     let console = String::from_utf8_lossy(&output.console);

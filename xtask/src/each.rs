@@ -11,12 +11,14 @@ use crate::parts::{Parts, Workshop};
 
 /// What a kernel prints when something is wrong.
 const REPORTS: &[&str] = &["not ok ", "WARNING:", "BUG:"];
+/// Any image will do.
+const IMAGE: &str = "compute";
 /// A boot without VMs takes a few seconds of virtual time.
 const LIMIT_S: u64 = 60;
 
 /// Goes through the series; then builds its scheduler for 32 bits.
 pub fn run(workshop: &Workshop) -> Result<(), Error> {
-    let parts = workshop.all_parts()?;
+    let parts = workshop.all_parts([IMAGE])?;
     let patches = series(&workshop.repo)?;
     for (index, patch) in patches.iter().enumerate() {
         let name = patch.file_stem().unwrap_or_default().to_string_lossy();
@@ -34,7 +36,7 @@ fn boot(workshop: &Workshop, parts: &Parts, kernel: &Kernel, name: &str) -> Resu
     let machine = Machine {
         emulator: parts.emulator.clone(),
         kernel: kernel.bzimage(),
-        initrd: parts.host_image.clone(),
+        initrd: parts.host_images[IMAGE].clone(),
         pcpus: 2,
         mem_mib: 1024,
         round_ns: 3000,
