@@ -12,7 +12,7 @@ use crate::cache::{Cache, Key};
 use crate::kernel::Kernel;
 use crate::proc;
 use crate::programs::Programs;
-use crate::{Error, Result};
+use crate::{Error, Result, packages};
 
 /// A workload's guest image: its name, a program of ours, programs from Debian
 /// and their data.
@@ -21,6 +21,8 @@ struct Guest {
     own: Option<&'static str>,
     programs: &'static [&'static str],
     data: &'static [&'static str],
+    /// Debian packages, and the folders whose files of the package are wanted.
+    trees: &'static [(&'static str, &'static str)],
 }
 
 /// The guests' images. `guests/README.md` says what each workload is.
@@ -37,8 +39,31 @@ const GUESTS: &[Guest] = &[
         ..Guest::of_init("dedup")
     },
     Guest {
+        programs: &["/usr/bin/hackbench"],
+        ..Guest::of_init("hackbench")
+    },
+    Guest {
+        programs: &["/usr/bin/make", "/usr/bin/tcc"],
+        data: &[
+            "/usr/lib/x86_64-linux-gnu/crt1.o",
+            "/usr/lib/x86_64-linux-gnu/crti.o",
+            "/usr/lib/x86_64-linux-gnu/crtn.o",
+            "/usr/lib/x86_64-linux-gnu/libc.so",
+            "/usr/lib/x86_64-linux-gnu/libc_nonshared.a",
+        ],
+        trees: &[
+            ("tcc", "/usr/lib/x86_64-linux-gnu/tcc/"),
+            ("libc6-dev", "/usr/include/"),
+        ],
+        ..Guest::of_init("make")
+    },
+    Guest {
         programs: &["/usr/bin/stress-ng"],
         ..Guest::of_init("malloc")
+    },
+    Guest {
+        programs: &["/usr/bin/memcached", "/usr/bin/memcslap"],
+        ..Guest::of_init("memcached")
     },
     Guest::of_init("shootdown"),
     Guest {
@@ -59,6 +84,7 @@ impl Guest {
             own: None,
             programs: &[],
             data: &[],
+            trees: &[],
         }
     }
 }
@@ -190,6 +216,13 @@ fn guest(workload: &str, programs: &Programs, cache: &Cache) -> Result<PathBuf> 
     }
     for data in guest.data {
         files.add(data, Path::new(data))?;
+    }
+    for (package, folder) in guest.trees {
+        for path in packages::files(package)? {
+            if path.starts_with(folder) && Path::new(&path).is_file() {
+                files.add(&path, Path::new(&path))?;
+            }
+        }
     }
     build(workload, &files, cache)
 }

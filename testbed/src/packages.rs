@@ -18,28 +18,36 @@ const NEEDED: &[&str] = &[
     "libfdt-dev",
     "libglib2.0-dev",
     "libpixman-1-dev",
+    "libmemcached-tools",
     "libvips-tools",
     "linux-source-6.12",
     "lz4",
+    "memcached",
     "meson",
     "ninja-build",
     "pkg-config",
     "python3-distutils",
     "python3-venv",
     "qemu-system-data",
+    "rt-tests",
     "seabios",
     "stress-ng",
+    "tcc",
     "zlib1g-dev",
 ];
 
 /// The versions that the published figures were made with.
 const TRIED: &[(&str, &str)] = &[
     ("dbench", "4.0-2.1"),
+    ("libmemcached-tools", "1.1.4-1"),
     ("libvips-tools", "8.14.1-3+deb12u3"),
     ("linux-source-6.12", "6.12.117-1~deb12u1"),
+    ("memcached", "1.6.18-1+deb12u1"),
     ("qemu-system-data", "1:7.2+dfsg-7+deb12u18"),
+    ("rt-tests", "2.4-1"),
     ("seabios", "1.16.2-1"),
     ("stress-ng", "0.15.06-2"),
+    ("tcc", "0.9.27+git20200814.62c30a4a-1"),
 ];
 
 /// Installs what is missing; returns a warning for each version that is not the tried one.
@@ -89,6 +97,13 @@ pub fn version(package: &str) -> Option<String> {
     query.args(["-W", "-f", "${db:Status-Status} ${Version}", package]);
     let out = proc::output(query).ok()?;
     out.strip_prefix("installed ").map(str::to_string)
+}
+
+/// The paths of what a Debian package has installed.
+pub fn files(package: &str) -> Result<Vec<String>> {
+    let mut list = proc::command("dpkg-query");
+    list.args(["-L", package]);
+    Ok(proc::output(list)?.lines().map(str::to_string).collect())
 }
 
 /// Name and version of everything that shapes a measurement, for the results.

@@ -9,7 +9,11 @@ mod compute;
 mod crew;
 mod dbench;
 mod dedup;
+mod hackbench;
+mod make;
+mod memcached;
 mod protocol;
+mod repeat;
 mod shell;
 mod shootdown;
 mod stress_ng;
@@ -92,6 +96,9 @@ fn run(go: &Go) -> Result<Outcome> {
         "compute" => compute::run(go),
         "dbench" => dbench::run(go),
         "dedup" => dedup::run(go),
+        "hackbench" => hackbench::run(go),
+        "make" => make::run(go),
+        "memcached" => memcached::run(go),
         "shootdown" => shootdown::run(go),
         "malloc" | "tlb-shootdown" => stress_ng::run(&go.workload, go),
         "vips" => vips::run(go),

@@ -74,6 +74,25 @@ impl Program {
     }
 }
 
+/// Runs a program whose words are not for the console to its end; returns them,
+/// or why it failed.
+pub fn quiet(name: &str, args: &[&str]) -> Result<String> {
+    let output = Command::new(name)
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(Error::os(format!("start {name}")))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let last = said.lines().last().unwrap_or("nothing");
+    Err(Error::Workload(format!(
+        "{name} failed: {}; it said last: {last}",
+        output.status
+    )))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,5 +110,8 @@ mod tests {
         let program = Program::start(SHELL, &["-c", "echo oops >&2; exit 3"]).unwrap();
         let error = program.finish().unwrap_err().to_string();
         assert!(error.contains("3; it said last: oops"), "{error}");
+        let error = quiet(SHELL, &["-c", "echo oops >&2; exit 4"]).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("4; it said last: oops"), "{error}");
     }
 }

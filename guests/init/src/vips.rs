@@ -3,22 +3,17 @@
 //! and the colour space, and sharpens; image after image, with as many threads as
 //! vCPUs.
 //!
-//! VIPS tells each percent of an image that is done; the work in the window is the
-//! difference between its two ends, the start of VIPS for each image included. The
-//! checksum of every image that comes out has to be the known one.
+//! VIPS tells each percent of an image that is done; the start of VIPS for each
+//! image is counted with it. The checksum of every image that comes out has to be
+//! the known one.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
-use std::{fs, thread};
 
 use crate::protocol::{Go, Outcome};
 use crate::shell::Program;
-use crate::window::{Counts, Window};
-use crate::{Error, Result};
+use crate::{Error, Result, repeat};
 
 const PROGRAM: &str = "/usr/bin/vips";
 const DRAWN: &str = "/tmp/drawn.ppm";
@@ -34,54 +29,33 @@ const CHECKSUM: u32 = 0xc365_3142;
 const HEADER: usize = 64;
 const PIXELS: usize = (SIDE * SIDE * 3) as usize;
 
-/// Runs image after image until one ends after the window.
+/// Counts pixels.
 pub fn run(go: &Go) -> Result<Outcome> {
-    let window = Window::new(go);
-    fs::write(DRAWN, draw()).map_err(Error::os("write the input"))?;
-    Program::start(PROGRAM, &["colourspace", DRAWN, INPUT, "labq"])?.finish()?;
-    let (track, stop) = (Track::default(), AtomicBool::new(false));
-    thread::scope(|scope| {
-        let images = scope.spawn(|| {
-            (0_u32..)
-                .take_while(|_| !stop.load(Ordering::Relaxed))
-                .try_for_each(|number| image(number.into(), go, &window, &track))
-        });
-        window.sleep_until(window.begin);
-        let (before, begin) = (Counts::now(), window.go.elapsed());
-        window.sleep_until(window.end);
-        let (extras, end) = (Counts::now().since(&before), window.go.elapsed());
-        stop.store(true, Ordering::Relaxed);
-        match images.join() {
-            Ok(ended) => ended?,
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
-        let images = track.at(end) - track.at(begin);
-        let window_s = (end - begin).as_secs_f64();
-        Ok(Outcome {
-            value: images * f64::from(SIDE * SIDE) / 1e6 / window_s,
-            unit: "Mpixel/s",
-            window_s,
-            extras,
-        })
+    let prepare = || {
+        fs::write(DRAWN, draw()).map_err(Error::os("write the input"))?;
+        Program::start(PROGRAM, &["colourspace", DRAWN, INPUT, "labq"])?.finish()?;
+        Ok(())
+    };
+    let size = f64::from(SIDE * SIDE) / 1e6;
+    repeat::run(go, (size, "Mpixel/s"), prepare, |_, reach| {
+        image(go.clients, reach)
     })
 }
 
 /// Runs the chain once and checks what comes out.
-fn image(number: f64, go: &Go, window: &Window, track: &Track) -> Result<()> {
-    let reach = |percent| track.reach(window.go.elapsed(), number + percent / 100.0);
+fn image(threads: u32, reach: &dyn Fn(f64)) -> Result<()> {
     let mut vips = Command::new(PROGRAM)
-        .arg(format!("--vips-concurrency={}", go.clients))
+        .arg(format!("--vips-concurrency={threads}"))
         .args(["--vips-progress", "im_benchmarkn", INPUT, OUTPUT, "1"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
         .map_err(Error::os(format!("start {PROGRAM}")))?;
-    reach(0.0);
-    for said in vips.stdout.take().map(BufReader::new).into_iter() {
+    if let Some(said) = vips.stdout.take().map(BufReader::new) {
         // Every percent overwrites the last on the same line.
         for piece in said.split(b'\r').map_while(std::result::Result::ok) {
             if let Some(percent) = percent(&String::from_utf8_lossy(&piece)) {
-                reach(percent);
+                reach(percent / 100.0);
             }
         }
     }
@@ -89,7 +63,6 @@ fn image(number: f64, go: &Go, window: &Window, track: &Track) -> Result<()> {
     if !status.success() {
         return Err(Error::Workload(format!("vips failed: {status}")));
     }
-    reach(100.0);
     check()
 }
 
@@ -110,31 +83,6 @@ fn check() -> Result<()> {
 fn percent(said: &str) -> Option<f64> {
     let (before, _) = said.split_once("% complete")?;
     before.rsplit(' ').next()?.parse().ok()
-}
-
-/// How many images were done by when, with parts of the one that ran.
-#[derive(Default)]
-struct Track(Mutex<Vec<(Duration, f64)>>);
-
-impl Track {
-    fn reach(&self, now: Duration, done: f64) {
-        let mut points = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        points.push((now, done));
-    }
-
-    /// How much was done at a time, in a straight line between what is known.
-    fn at(&self, time: Duration) -> f64 {
-        let points = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = points.partition_point(|&(at, _)| at < time);
-        let Some(&(after, more)) = points.get(next) else {
-            return points.last().map_or(0.0, |&(_, done)| done);
-        };
-        let Some(&(before, done)) = next.checked_sub(1).and_then(|i| points.get(i)) else {
-            return 0.0;
-        };
-        let share = (time - before).as_secs_f64() / (after - before).as_secs_f64();
-        done + (more - done) * share
-    }
 }
 
 /// A picture with fine and coarse structure, as a PPM file.
@@ -158,20 +106,5 @@ mod tests {
         assert_eq!(percent("vips /tmp/out.v: 23% complete"), Some(23.0));
         assert_eq!(percent("vips /tmp/out.v: done in 0.509s"), None);
         assert_eq!(percent(""), None);
-    }
-
-    #[test]
-    fn work_between_two_times_is_in_a_straight_line() {
-        let track = Track::default();
-        assert_eq!(track.at(Duration::from_millis(5)), 0.0);
-        for (ms, done) in [(10, 0.0), (20, 0.5), (40, 1.0)] {
-            track.reach(Duration::from_millis(ms), done);
-        }
-        for (ms, done) in [(5, 0.0), (10, 0.0), (15, 0.25), (30, 0.75), (99, 1.0)] {
-            assert!(
-                (track.at(Duration::from_millis(ms)) - done).abs() < 1e-9,
-                "{ms}"
-            );
-        }
     }
 }
