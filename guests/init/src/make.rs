@@ -9,6 +9,8 @@ use crate::protocol::{Go, Outcome};
 use crate::shell::quiet;
 use crate::{Error, Result, repeat};
 
+const MAKE: &str = "/usr/bin/make";
+const COMPILER: &str = "/usr/bin/tcc";
 const FOLDER: &str = "/tmp/project";
 /// C files, and functions in each.
 const FILES: u32 = 24;
@@ -35,7 +37,7 @@ fn build(jobs: u32, expected: u32) -> Result<()> {
             fs::remove_file(&path).map_err(Error::os("remove what was built"))?;
         }
     }
-    quiet("/usr/bin/make", &["-s", "-C", FOLDER, &format!("-j{jobs}")])?;
+    quiet(MAKE, &["-s", "-C", FOLDER, &format!("-j{jobs}")])?;
     let said = quiet(&format!("{FOLDER}/all"), &[])?;
     if said.trim().parse() == Ok(expected) {
         return Ok(());
@@ -66,7 +68,9 @@ fn expected(seed: u64) -> u32 {
 fn write_project(seed: u64) -> Result<()> {
     let files: Vec<String> = (0..FILES).map(|f| format!("f{f}.o")).collect();
     let objects = files.join(" ");
-    let makefile = format!("all: {objects}\n\ttcc -o $@ {objects}\n%.o: %.c\n\ttcc -c -o $@ $<\n");
+    let makefile = format!(
+        "all: {objects}\n\t{COMPILER} -o $@ {objects}\n%.o: %.c\n\t{COMPILER} -c -o $@ $<\n"
+    );
     let write = |name: &str, text: &str| {
         fs::write(format!("{FOLDER}/{name}"), text).map_err(Error::os("write the project"))
     };
