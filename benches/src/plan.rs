@@ -22,6 +22,7 @@ const PLANS: &[(&str, &str)] = &[
     ("rounds", include_str!("../plans/rounds.toml")),
     ("cost", include_str!("../plans/cost.toml")),
     ("storm", include_str!("../plans/storm.toml")),
+    ("contention", include_str!("../plans/contention.toml")),
 ];
 
 /// What guests' kernels are told.

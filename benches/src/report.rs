@@ -7,6 +7,10 @@ use std::fmt::Write;
 use crate::results::{Cell, Results, unusual};
 use crate::stats::{Estimate, paired_difference, paired_percent};
 
+mod contention;
+
+pub use contention::contention;
+
 /// What every other variant is compared with.
 const BASE: &str = "stock";
 /// Stands for what is not there.

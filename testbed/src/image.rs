@@ -48,6 +48,7 @@ const GUESTS: &[Guest] = &[
             "/usr/lib/x86_64-linux-gnu/crt1.o",
             "/usr/lib/x86_64-linux-gnu/crti.o",
             "/usr/lib/x86_64-linux-gnu/crtn.o",
+            "/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2",
             "/usr/lib/x86_64-linux-gnu/libc.so",
             "/usr/lib/x86_64-linux-gnu/libc_nonshared.a",
         ],

@@ -35,7 +35,7 @@ pub fn run(go: &Go) -> Result<Outcome> {
     let operations = f64::from(KEYS + KEYS * go.clients);
     let outcome = repeat::run(go, (operations / 1e3, "k ops/s"), listening, |number, _| {
         let (threads, keys) = (go.clients.to_string(), KEYS.to_string());
-        let args = ["--servers", SOCKET, "--concurrency", &threads];
+        let args = ["--test=get", "--servers", SOCKET, "--concurrency", &threads];
         let more = ["--execute-number", &keys, "--initial-load", &keys];
         quiet(LOAD, &[&args[..], &more].concat())?;
         check(number + 1, go.clients)

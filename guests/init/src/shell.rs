@@ -86,9 +86,9 @@ pub fn quiet(name: &str, args: &[&str]) -> Result<String> {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    let last = said.lines().last().unwrap_or("nothing");
+    let said = said.lines().collect::<Vec<_>>().join(" / ");
     Err(Error::Workload(format!(
-        "{name} failed: {}; it said last: {last}",
+        "{name} failed: {}; it said: {said}",
         output.status
     )))
 }
@@ -112,6 +112,6 @@ mod tests {
         assert!(error.contains("3; it said last: oops"), "{error}");
         let error = quiet(SHELL, &["-c", "echo oops >&2; exit 4"]).unwrap_err();
         let error = error.to_string();
-        assert!(error.contains("4; it said last: oops"), "{error}");
+        assert!(error.contains("4; it said: oops"), "{error}");
     }
 }
