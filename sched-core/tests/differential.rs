@@ -1,0 +1,235 @@
+//! The C of the kernel series, and of the kernel itself, against this crate, bit for bit.
+//!
+//! `SCHED_CORE_INPUTS=10000000 cargo test --release -p sched-core --test differential` for
+//! more inputs.
+
+mod support;
+
+use support::cases::{IPI_LINK_WORD, IPI_LINK_WORD_MANY, YIELD_MATH};
+use support::fair::{self, FAIR};
+use support::{Case, Inputs, NARGS, Worker, count, source};
+
+const YIELD_HEADER: &str = "kernel/sched/yield_math.h";
+const IPI_HEADER: &str = "arch/x86/kvm/ipi_link_word.h";
+
+/// Inputs that show a mutant: far fewer are enough.
+const MUTANT_INPUTS: usize = 100_000;
+
+#[test]
+fn yield_math() {
+    compare_all(
+        &source::header(YIELD_HEADER),
+        &YIELD_MATH.iter().collect::<Vec<_>>(),
+    );
+}
+
+#[test]
+fn ipi_link_word() {
+    let header = source::header(IPI_HEADER);
+    let many = match header.contains("IPI_LINK_MANY") {
+        true => IPI_LINK_WORD_MANY,
+        false => &[],
+    };
+    compare_all(
+        &header,
+        &IPI_LINK_WORD.iter().chain(many).collect::<Vec<_>>(),
+    );
+}
+
+/// Every function of the headers is compared: a new one wants a case.
+#[test]
+fn no_function_is_left_out() {
+    let cases = [YIELD_MATH, IPI_LINK_WORD, IPI_LINK_WORD_MANY];
+    let known: Vec<_> = cases.into_iter().flatten().map(|c| c.name).collect();
+    for header in [YIELD_HEADER, IPI_HEADER] {
+        for line in source::header(header).lines() {
+            let Some(rest) = line.strip_prefix("static inline ") else {
+                continue;
+            };
+            let name = rest.split('(').next().unwrap().rsplit(' ').next().unwrap();
+            assert!(known.contains(&name), "{name} of {header} is not compared");
+        }
+    }
+}
+
+/// The kernel's own functions. They are not in the series, so this needs the kernel's
+/// source, which `cargo xtask kernel stock` leaves in the cache.
+#[test]
+fn fair() {
+    let Some(c) = fair_source() else {
+        return;
+    };
+    let cases: Vec<_> = FAIR.iter().collect();
+    let worker = Worker::in_c(&c, &cases, fair::NARGS);
+    for case in cases {
+        check(&worker, case);
+    }
+}
+
+/// One constant or sign changed in the kernel's functions: the comparison has to notice.
+#[test]
+fn a_change_in_fair_is_noticed() {
+    let mutants = [
+        (
+            "calc_delta_fair",
+            "fact >>= fs;\n\t}\n\n\treturn",
+            "fact >>= fs + 1;\n\t}\n\n\treturn",
+        ),
+        (
+            "avg_vruntime",
+            "runtime -= (weight - 1)",
+            "runtime -= weight",
+        ),
+        ("entity_lag", "2*se->slice", "3*se->slice"),
+        (
+            "vruntime_eligible",
+            "return avg >= (s64)",
+            "return avg > (s64)",
+        ),
+        ("pick_eevdf", "curr && protect_slice(curr)", "0"),
+        (
+            "pick_eevdf",
+            "curr && entity_before(curr, best)",
+            "curr && !entity_before(best, curr)",
+        ),
+        (
+            "update_deadline",
+            "se->deadline) < 0)",
+            "se->deadline) <= 0)",
+        ),
+        ("place_entity", "vslice /= 2", "vslice /= 3"),
+        (
+            "place_entity",
+            "load += scale_load_down(curr->load.weight)",
+            "load += 0",
+        ),
+        (
+            "reweight_eevdf",
+            "div_s64(vslice * old_weight",
+            "div_s64(vslice * weight",
+        ),
+    ];
+    let Some(c) = fair_source() else {
+        return;
+    };
+    for (name, from, to) in mutants {
+        assert_eq!(c.matches(from).count(), 1, "{from:?} in fair.c");
+        let case = named(FAIR, name);
+        let worker = Worker::in_c(&c.replacen(from, to, 1), &[case], fair::NARGS);
+        assert_differs(&worker, case, from, to);
+    }
+}
+
+/// What of the kernel's source is compared; nothing, and why, if it isn't there.
+fn fair_source() -> Option<String> {
+    let sources = source::stock("kernel/sched/fair.c")
+        .and_then(|fair| Ok((fair, source::stock("kernel/sched/core.c")?)));
+    let (fair_c, core_c) = match sources {
+        Ok(sources) => sources,
+        Err(why) => {
+            eprintln!("SKIP: {why}");
+            return None;
+        }
+    };
+    let mut c = String::from("#include \"fair.h\"\n");
+    for name in ["sched_prio_to_weight", "sched_prio_to_wmult"] {
+        c += &source::array(&core_c, name);
+    }
+    for name in fair::FUNCTIONS {
+        c += &source::function(&fair_c, name);
+    }
+    c += "#include \"fair_cases.h\"\n";
+    Some(c)
+}
+
+/// One constant changed in the C: the comparison has to notice.
+#[test]
+fn a_change_in_c_is_noticed() {
+    let mutants = [
+        ("yield_margin", "n == 3 ? 3 : 4", "n == 3 ? 3 : 5"),
+        ("yield_service", "BIT_ULL(42)", "BIT_ULL(43)"),
+        ("yield_cap_halves", "n <= 12", "n <= 11"),
+        ("yield_penalty", "div_u64(gap, 10)", "div_u64(gap, 11)"),
+        (
+            "yield_need",
+            "mul_u64_u64_div_u64(need, load, load - weight) + 1",
+            "mul_u64_u64_div_u64(need, load, load - weight)",
+        ),
+        ("yield_recent", "< (s64)window", "<= (s64)window"),
+    ];
+    let header = source::header(YIELD_HEADER);
+    for (name, from, to) in mutants {
+        assert_eq!(
+            header.matches(from).count(),
+            1,
+            "{from:?} in {YIELD_HEADER}"
+        );
+        let case = named(YIELD_MATH, name);
+        let worker = Worker::in_c(&header.replacen(from, to, 1), &[case], NARGS);
+        assert_differs(&worker, case, from, to);
+    }
+}
+
+/// One constant changed in the Rust: the same.
+#[test]
+fn a_change_in_rust_is_noticed() {
+    let mutants = [
+        (
+            YIELD_MATH,
+            "yield_cap_halves",
+            "debooster.rs",
+            "4..=6 => 5",
+            "4..=6 => 6",
+        ),
+        (
+            YIELD_MATH,
+            "yield_service",
+            "debooster.rs",
+            "1 << 52",
+            "1 << 40",
+        ),
+        (
+            YIELD_MATH,
+            "yield_lag",
+            "weight.rs",
+            "u128::from(b)) >> shift",
+            "u128::from(b)) >> shift << 1",
+        ),
+        (
+            IPI_LINK_WORD,
+            "ipi_link_pack",
+            "ipi/word.rs",
+            "MAX_VCPUS: u32 = 4096",
+            "MAX_VCPUS: u32 = 2048",
+        ),
+    ];
+    for (cases, name, file, from, to) in mutants {
+        let worker = Worker::mutant(file, from, to, NARGS);
+        assert_differs(&worker, named(cases, name), from, to);
+    }
+}
+
+fn compare_all(header: &str, cases: &[&Case]) {
+    let worker = Worker::in_c(header, cases, NARGS);
+    for case in cases {
+        check(&worker, case);
+    }
+}
+
+fn check(worker: &Worker, case: &Case) {
+    let difference = worker.compare(case, &mut Inputs::new(1), count());
+    assert!(difference.is_none(), "{}: {difference:#x?}", case.name);
+}
+
+fn assert_differs(worker: &Worker, case: &Case, from: &str, to: &str) {
+    let difference = worker.compare(case, &mut Inputs::new(1), MUTANT_INPUTS);
+    assert!(
+        difference.is_some(),
+        "{}: {to:?} for {from:?} is not noticed",
+        case.name
+    );
+}
+
+fn named<'a>(cases: &'a [Case], name: &str) -> &'a Case {
+    cases.iter().find(|case| case.name == name).unwrap()
+}

@@ -1,0 +1,145 @@
+//! The functions that exist in both languages, and what to feed them. Also compiled into the
+//! mutants' worker, which has nothing but `sched_core`.
+
+use sched_core::debooster;
+use sched_core::ipi::word;
+
+use super::inputs::Arg;
+
+/// A function in both languages, from numbers to one number.
+pub struct Case {
+    /// What it is called in C.
+    pub name: &'static str,
+    /// Its inputs.
+    pub args: &'static [Arg],
+    /// The call in C, inputs being `a[0]` and so on.
+    pub c: &'static str,
+    /// The same in Rust.
+    pub rust: fn(&[u64]) -> u64,
+}
+
+/// `kernel/sched/yield_math.h`.
+pub const YIELD_MATH: &[Case] = &[
+    Case {
+        name: "yield_service",
+        args: &[Arg::Any, Arg::U32],
+        c: "yield_service(a[0], a[1])",
+        rust: |a| debooster::service(a[0], a[1] as u32),
+    },
+    Case {
+        name: "yield_lag",
+        args: &[Arg::Any, Arg::U32],
+        c: "yield_lag(a[0], a[1])",
+        rust: |a| debooster::lag(a[0] as i64, a[1] as u32) as u64,
+    },
+    Case {
+        name: "yield_need",
+        args: &[Arg::Any, Arg::Weight, Arg::Queue],
+        c: "yield_need(a[0], a[1], a[2] ? a[1] + a[2] - 1 : 0)",
+        rust: |a| {
+            let load = match a[2] {
+                0 => 0,
+                others => a[1] + others - 1,
+            };
+            debooster::need(a[0] as i64, a[1] as u32, load)
+        },
+    },
+    Case {
+        name: "yield_margin",
+        args: &[Arg::Count, Arg::Any, Arg::Any, Arg::Flag],
+        c: "yield_margin(a[0], a[1], a[2], a[3])",
+        rust: |a| debooster::margin(a[0] as u32, a[1], a[2], a[3] == 1),
+    },
+    Case {
+        name: "yield_limit",
+        args: &[Arg::Any, Arg::Any],
+        c: "yield_limit(a[0], a[1])",
+        rust: |a| debooster::limit(a[0], a[1]),
+    },
+    Case {
+        name: "yield_may_charge",
+        args: &[Arg::Any, Arg::Any, Arg::Any],
+        c: "yield_may_charge(a[0], a[1], a[2])",
+        rust: |a| debooster::may_charge(a[0] as i64, a[1], a[2]).into(),
+    },
+    Case {
+        name: "yield_may_refund",
+        args: &[Arg::Any, Arg::Any, Arg::Any],
+        c: "yield_may_refund(a[0], a[1], a[2])",
+        rust: |a| debooster::may_refund(a[0] as i64, a[1], a[2]).into(),
+    },
+    Case {
+        name: "yield_cap_halves",
+        args: &[Arg::Count],
+        c: "yield_cap_halves(a[0])",
+        rust: |a| debooster::cap_halves(a[0] as u32).into(),
+    },
+    Case {
+        name: "yield_penalty",
+        args: &[Arg::Any, Arg::Any, Arg::Count, Arg::Flag],
+        c: "yield_penalty(a[0], a[1], a[2], a[3])",
+        rust: |a| debooster::penalty(a[0], a[1] as i64, a[2] as u32, a[3] == 1),
+    },
+    Case {
+        name: "yield_recent",
+        args: &[Arg::Any, Arg::Any, Arg::Any],
+        c: "yield_recent(a[0], a[1], a[2])",
+        rust: |a| debooster::recent(a[0], a[1], a[2]).into(),
+    },
+];
+
+/// `arch/x86/kvm/ipi_link_word.h`.
+pub const IPI_LINK_WORD: &[Case] = &[
+    Case {
+        name: "ipi_link_pack",
+        args: &[Arg::U32, Arg::U8],
+        c: "ipi_link_pack(a[0], a[1])",
+        rust: |a| word::pack(a[0] as u32, a[1] as u8).into(),
+    },
+    Case {
+        name: "ipi_link_receiver",
+        args: &[Arg::U32],
+        c: "ipi_link_receiver(a[0])",
+        rust: |a| word::receiver(a[0] as u32).into(),
+    },
+    Case {
+        name: "ipi_link_vector",
+        args: &[Arg::U32],
+        c: "ipi_link_vector(a[0])",
+        rust: |a| word::vector(a[0] as u32).into(),
+    },
+    Case {
+        name: "ipi_link_expired",
+        args: &[Arg::U32, Arg::U32, Arg::U32],
+        c: "ipi_link_expired(a[0], a[1], a[2])",
+        rust: |a| word::expired(a[0] as u32, a[1] as u32, a[2] as u32).into(),
+    },
+];
+
+/// The same header, from the patch that follows several receivers and EOIs on.
+pub const IPI_LINK_WORD_MANY: &[Case] = &[
+    Case {
+        name: "ipi_link_look_at",
+        args: &[Arg::U32, Arg::U32],
+        c: "ipi_link_look_at(a[0], a[1])",
+        rust: |a| word::look_at(a[0] as u32, a[1] as u32).into(),
+    },
+    Case {
+        name: "ipi_link_seq_after",
+        args: &[Arg::U32],
+        c: "ipi_link_seq_after(a[0])",
+        rust: |a| word::seq_after(a[0] as u32).into(),
+    },
+    Case {
+        name: "ipi_link_acked",
+        args: &[Arg::U32, Arg::U32],
+        c: "ipi_link_acked(a[0], a[1])",
+        rust: |a| word::acked(a[0] as u32, a[1] as u32).into(),
+    },
+    Case {
+        name: "ipi_link_constants",
+        args: &[],
+        c: "IPI_LINK_PROBES ^ (u64)IPI_LINK_MANY << 8 ^ (u64)IPI_LINK_SEQ << 16",
+        rust: |_| u64::from(word::PROBES) ^ u64::from(word::MANY) << 8 ^ u64::from(word::SEQ) << 16,
+    },
+];

@@ -1,0 +1,97 @@
+//! The C side, as text: headers out of the series, functions out of the kernel.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The folder of the series.
+pub fn series_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernel-patches/linux-6.12")
+}
+
+/// The text of `path` after all patches of the series. The series makes the file, so no
+/// kernel tree is needed.
+pub fn header(path: &str) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let series = fs::read_to_string(series_dir().join("series")).unwrap();
+    for name in series.lines().filter(|l| l.ends_with(".patch")) {
+        let patch = series_dir().join(name);
+        let text = fs::read_to_string(&patch).unwrap();
+        if !text.contains(&format!("diff --git a/{path} ")) {
+            continue;
+        }
+        let status = Command::new("git")
+            .current_dir(dir.path())
+            .env("GIT_CEILING_DIRECTORIES", dir.path().parent().unwrap())
+            .args(["apply", "--include", path])
+            .arg(&patch)
+            .status()
+            .unwrap();
+        assert!(status.success(), "git apply {name}");
+    }
+    fs::read_to_string(dir.path().join(path))
+        .unwrap_or_else(|_| panic!("no patch of the series makes {path}"))
+}
+
+/// A file of the stock kernel, if its source is in the cache.
+pub fn stock(path: &str) -> Result<String, String> {
+    let cache = std::env::var_os("VMFIRST_CACHE")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("XDG_CACHE_HOME").map(|d| Path::new(&d).join("vmfirst")))
+        .or_else(|| std::env::var_os("HOME").map(|d| Path::new(&d).join(".cache/vmfirst")))
+        .ok_or("no HOME")?;
+    let missing = || format!("no kernel source in {}/work", cache.display());
+    let tree = fs::read_dir(cache.join("work"))
+        .map_err(|_| missing())?
+        .flatten()
+        .map(|e| e.path().join("tree"))
+        .find(|tree| tree.join("kernel/sched/fair.c").exists())
+        .ok_or_else(missing)?;
+    let out = Command::new("git")
+        .current_dir(tree)
+        .args(["show", &format!("stock:{path}")])
+        .output()
+        .map_err(|e| e.to_string())?;
+    match out.status.success() {
+        true => Ok(String::from_utf8_lossy(&out.stdout).into_owned()),
+        false => Err(missing()),
+    }
+}
+
+/// The definition of the function `name` in `source`.
+pub fn function(source: &str, name: &str) -> String {
+    let lines: Vec<&str> = source.lines().collect();
+    let call = format!("{name}(");
+    let start = (0..lines.len())
+        .find(|&i| is_definition(&lines, i, &call))
+        .unwrap_or_else(|| panic!("{name}() is not defined"));
+    let first = match lines[start].starts_with(&call) {
+        true => start - 1,
+        false => start,
+    };
+    let len = lines[start..].iter().position(|l| *l == "}").unwrap();
+    lines[first..=start + len].join("\n") + "\n"
+}
+
+fn is_definition(lines: &[&str], at: usize, call: &str) -> bool {
+    let line = lines[at];
+    let named = line.starts_with(call)
+        || line
+            .find(call)
+            .is_some_and(|i| line[..i].ends_with([' ', '*']));
+    let top_level = line.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    let body = lines[at..]
+        .iter()
+        .find(|l| l.starts_with('{') || l.contains(';'));
+    named && top_level && body.is_some_and(|l| l.starts_with('{'))
+}
+
+/// The definition of the array `name` in `source`.
+pub fn array(source: &str, name: &str) -> String {
+    let start = source.find(&format!("const int {name}["));
+    let start = start
+        .or_else(|| source.find(&format!("const u32 {name}[")))
+        .unwrap();
+    let len = source[start..].find("};").unwrap() + 2;
+    source[start..start + len].to_string() + "\n"
+}
