@@ -2,9 +2,9 @@
 
 use std::io::{Read, Write};
 
-#[path = "../support/cases.rs"]
+#[path = "cases.rs"]
 mod cases;
-#[path = "../support/inputs.rs"]
+#[path = "inputs.rs"]
 mod inputs;
 
 const NARGS: usize = 4;
