@@ -11,9 +11,12 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::changes::Changes;
 use crate::counters::{Counters, difference, snapshot};
-use crate::guest::{Event, Go, Guest, Outcome};
+use crate::facts::facts;
+pub use crate::guest::Console;
+use crate::guest::{Event, Go, Guest, Listener, Outcome};
 use crate::placement;
 use crate::spec::{CellOutput, CellSpec, Measured};
+use crate::timeline::{Timeline, Trace};
 use crate::{Error, Result};
 
 /// Guests start up to this much apart, as the seed says.
@@ -21,20 +24,22 @@ const MAX_SKEW_US: u64 = 1000;
 /// Between two looks whether the user wants to stop.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Folders that running a cell needs.
-#[derive(Debug, Clone, Copy)]
-pub struct Folders<'a> {
+/// What running a cell needs of the host.
+#[derive(Clone, Copy)]
+pub struct Host<'a> {
     /// Holds the guests' disks while the cell runs; should be a tmpfs.
     pub scratch: &'a Path,
     /// Holds the journal of changes to the host; one a host.
     pub state: &'a Path,
+    /// Takes the guests' consoles, each line after `guest<number>| `.
+    pub console: &'a Console,
+    /// Ends the cell soon after it is set.
+    pub stop: &'a AtomicBool,
 }
 
-/// Runs the cell. It fails soon after `stop` is set. Whatever happens, no VM, no
-/// group, no file and no changed knob is left. Guests' consoles go to standard error,
-/// each line after `guest<number>| `.
-pub fn run(spec: &CellSpec, folders: Folders, stop: &AtomicBool) -> CellOutput {
-    match measure(spec, folders, stop) {
+/// Runs the cell. Whatever happens, no VM, no group, no file and no changed knob is left.
+pub fn run(spec: &CellSpec, host: Host) -> CellOutput {
+    match measure(spec, host) {
         Ok(measured) => CellOutput::Ok(measured),
         Err(error) => CellOutput::Failed {
             error: error.to_string().replace('\n', " "),
@@ -42,49 +47,60 @@ pub fn run(spec: &CellSpec, folders: Folders, stop: &AtomicBool) -> CellOutput {
     }
 }
 
-fn measure(spec: &CellSpec, folders: Folders, stop: &AtomicBool) -> Result<Measured> {
+fn measure(spec: &CellSpec, host: Host) -> Result<Measured> {
     // First what a crashed run left. Dropped, and so taken back and removed, after
     // the VMs that use it.
-    let mut changes = Changes::begin(folders.state)?;
+    let mut changes = Changes::begin(host.state)?;
     spec.check()?;
-    check_room(spec, folders.scratch)?;
-    let folder =
-        tempfile::tempdir_in(folders.scratch).map_err(Error::io("write to", folders.scratch))?;
+    check_room(spec, host.scratch)?;
+    let folder = tempfile::tempdir_in(host.scratch).map_err(Error::io("write to", host.scratch))?;
     for (path, value) in &spec.sysfs {
         changes.set(path, value)?;
     }
     let started = Instant::now();
-    let mut vms = Vms::start(spec, folder.path(), stop)?;
+    let mut vms = Vms::start(spec, folder.path(), host)?;
     let ready_by = started + Duration::from_millis(spec.ready_timeout_ms);
     vms.wait_for_all(Guest::is_ready, ready_by, "did not say READY in time")?;
     let ready_ns = nanos(started.elapsed());
+    let vms_pids = vms.pids();
 
-    placement::place(spec, &vms.pids(), &mut changes)?;
+    let third = placement::place(spec, &vms_pids, &mut changes)?;
     vms.go(spec)?;
     let go = Instant::now();
     vms.watch_until(go + Duration::from_millis(spec.warmup_ms))?;
-    let (begin, before) = (Instant::now(), snapshot(&vms.pids()));
+    let look = || snapshot(&vms_pids, third.as_ref());
+    let (begin, before) = (Instant::now(), look());
+    let timeline = match spec.timeline_ms {
+        0 => None,
+        ms => {
+            let trace = Trace::begin(&mut changes)?;
+            vms.watch_until(begin + Duration::from_millis(ms))?;
+            Some(trace.end(&vms_pids)?)
+        }
+    };
     vms.watch_until(begin + Duration::from_millis(spec.window_ms))?;
-    let (window, after) = (begin.elapsed(), snapshot(&vms.pids()));
+    let (window, after) = (begin.elapsed(), look());
 
     let done_by = go + Duration::from_millis(spec.finish_timeout_ms);
     vms.wait_for_all(Guest::is_done, done_by, "did not end in time")?;
-    let host = Host {
+    let host = Outside {
         counters: difference(&before, &after),
         window_ns: nanos(window),
         ready_ns,
+        timeline,
     };
     Ok(sum(vms.outcomes(), host))
 }
 
 /// What was measured outside of the guests.
-struct Host {
+struct Outside {
     counters: Counters,
     window_ns: u64,
     ready_ns: u64,
+    timeline: Option<Timeline>,
 }
 
-fn sum(outcomes: Vec<Outcome>, host: Host) -> Measured {
+fn sum(outcomes: Vec<Outcome>, host: Outside) -> Measured {
     let per_guest: Vec<f64> = outcomes.iter().map(|o| o.value).collect();
     Measured {
         value: per_guest.iter().sum(),
@@ -102,6 +118,8 @@ fn sum(outcomes: Vec<Outcome>, host: Host) -> Measured {
         ready_ns: host.ready_ns,
         host_ns: boot_clock_ns(),
         kernel: kernel(),
+        machine: facts(),
+        timeline: host.timeline,
     }
 }
 
@@ -131,19 +149,23 @@ struct Vms<'a> {
 }
 
 impl<'a> Vms<'a> {
-    fn start(spec: &CellSpec, folder: &Path, stop: &'a AtomicBool) -> Result<Self> {
+    fn start(spec: &CellSpec, folder: &Path, host: Host<'a>) -> Result<Self> {
         let (sender, events) = channel();
         let guests = (0..spec.guests as usize)
             .map(|number| {
                 thread::sleep(Duration::from_micros(skew_us(spec.seed, number as u64)));
-                Guest::start(spec, number, folder, sender.clone())
+                let listener = Listener {
+                    events: sender.clone(),
+                    console: host.console.clone(),
+                };
+                Guest::start(spec, number, folder, listener)
             })
             .collect::<Result<_>>()?;
         Ok(Self {
             guests,
             events,
             _sender: sender,
-            stop,
+            stop: host.stop,
         })
     }
 

@@ -23,8 +23,8 @@ const LOOK: Duration = Duration::from_millis(20);
 enum Undo {
     /// Write the text to the file.
     Write { path: PathBuf, text: String },
-    /// Kill what is in the control group, and remove it.
-    RemoveGroup { path: PathBuf },
+    /// Remove a folder of the kernel's; what is in a control group is killed.
+    RemoveFolder { path: PathBuf },
 }
 
 /// All changes to the host; dropped, they are taken back, the last first.
@@ -77,9 +77,9 @@ impl Changes {
         fs::write(path, text).map_err(Error::io("set", path))
     }
 
-    /// Makes a control group.
-    pub fn make_group(&mut self, path: &Path) -> Result<()> {
-        self.note(Undo::RemoveGroup { path: path.into() })?;
+    /// Makes a folder in one of the kernel's file systems, such as a control group.
+    pub fn make_folder(&mut self, path: &Path) -> Result<()> {
+        self.note(Undo::RemoveFolder { path: path.into() })?;
         fs::create_dir(path).map_err(Error::io("create", path))
     }
 
@@ -116,7 +116,7 @@ impl Changes {
         for undo in self.undo.drain(..).rev() {
             let (done, path) = match &undo {
                 Undo::Write { path, text } => (fs::write(path, text), path),
-                Undo::RemoveGroup { path } => (remove_group(path), path),
+                Undo::RemoveFolder { path } => (remove_folder(path), path),
             };
             // A kernel that was booted anew has its own values and no groups.
             if let Err(error) = done
@@ -147,7 +147,7 @@ fn chosen(text: &str) -> &str {
     marked.map_or(text, |(word, _)| word)
 }
 
-fn remove_group(path: &Path) -> std::io::Result<()> {
+fn remove_folder(path: &Path) -> std::io::Result<()> {
     // A threaded group has no such file: its parent's does it.
     let _ = OpenOptions::new()
         .write(true)
@@ -176,7 +176,7 @@ mod tests {
         let mut changes = Changes::begin(folder.path()).unwrap();
         changes.set(&knob, "transfer").unwrap();
         changes.set(&knob, "off").unwrap();
-        changes.make_group(&group).unwrap();
+        changes.make_folder(&group).unwrap();
         assert!(group.exists());
         assert_eq!(fs::read_to_string(&knob).unwrap(), "off");
         drop(changes);
@@ -193,7 +193,7 @@ mod tests {
         fs::write(&knob, "before").unwrap();
         let mut changes = Changes::begin(folder.path()).unwrap();
         changes.set(&knob, "after").unwrap();
-        changes.make_group(&group).unwrap();
+        changes.make_folder(&group).unwrap();
         // As a crash does: nothing is dropped, and a line is cut short.
         let journal = folder.path().join("journal");
         let mut text = fs::read_to_string(&journal).unwrap();

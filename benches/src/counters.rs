@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use crate::third::ThirdParty;
+
 /// KVM's statistics that are kept, as in Documentation/virt/kvm/directed-yield.rst.
 const KVM: &[&str] = &[
     "directed_yield_attempted",
@@ -41,9 +43,12 @@ const DIRECTED_YIELD: &str = "/sys/kernel/debug/sched/directed_yield";
 /// Counters by name.
 pub type Counters = BTreeMap<String, u64>;
 
-/// The counters of the VMs that these processes run, summed.
-pub fn snapshot(pids: &[u32]) -> Counters {
+/// The counters of the VMs that these processes run, summed, and the third party's.
+pub fn snapshot(pids: &[u32], third: Option<&ThirdParty>) -> Counters {
     let mut sum = Counters::new();
+    if let Some(run_ns) = third.and_then(ThirdParty::run_ns) {
+        sum.insert("third_party_run_ns".into(), run_ns);
+    }
     for &pid in pids {
         add(&mut sum, kvm(Path::new(DEBUGFS), pid));
         add(&mut sum, threads(Path::new("/proc"), pid));

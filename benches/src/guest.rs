@@ -6,6 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -72,7 +73,7 @@ impl Guest {
         spec: &CellSpec,
         number: usize,
         folder: &Path,
-        events: Sender<Event>,
+        listener: Listener,
     ) -> Result<Self> {
         let disk = make_disk(spec, number, folder)?;
         let vmm = &spec.paths.vmm;
@@ -99,7 +100,7 @@ impl Guest {
             .process_group(0)
             .spawn()
             .map_err(Error::io("start", vmm))?;
-        thread::spawn(move || listen(number, output, &events));
+        thread::spawn(move || listener.listen(number, output));
         Ok(Self {
             number,
             input: process.stdin.take(),
@@ -231,26 +232,38 @@ fn options(spec: &CellSpec) -> Vec<&str> {
     options
 }
 
-/// Passes a VMM's lines on, to the host's console too.
-fn listen(number: usize, output: PipeReader, events: &Sender<Event>) {
-    let mut output = BufReader::new(output);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        let mut longest = output.by_ref().take(LONGEST_LINE);
-        if !longest.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
-            break;
+/// Takes all that guests print.
+pub type Console = Arc<Mutex<dyn Write + Send>>;
+
+/// Where a VMM's lines go.
+pub struct Listener {
+    pub events: Sender<Event>,
+    pub console: Console,
+}
+
+impl Listener {
+    fn listen(&self, number: usize, output: PipeReader) {
+        let mut output = BufReader::new(output);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let mut longest = output.by_ref().take(LONGEST_LINE);
+            if !longest.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+                break;
+            }
+            let text = String::from_utf8_lossy(&line).trim_end().to_string();
+            // In one piece, so that guests don't mix within a line. A console that
+            // can't be written to is no reason to stop measuring.
+            let mut console = self.console.lock().unwrap_or_else(PoisonError::into_inner);
+            let _ = console.write_all(format!("guest{number}| {text}\n").as_bytes());
+            drop(console);
+            if self.events.send(Event::Line(number, text)).is_err() {
+                return;
+            }
         }
-        let text = String::from_utf8_lossy(&line).trim_end().to_string();
-        // In one piece, so that guests don't mix within a line. A console that
-        // can't be written to is no reason to stop measuring.
-        let _ = std::io::stderr().write_all(format!("guest{number}| {text}\n").as_bytes());
-        if events.send(Event::Line(number, text)).is_err() {
-            return;
-        }
+        // When nobody waits any more, nobody needs to know.
+        let _ = self.events.send(Event::Closed(number));
     }
-    // When nobody waits any more, nobody needs to know.
-    let _ = events.send(Event::Closed(number));
 }
 
 /// What the VMM's exit status stands for.

@@ -6,13 +6,14 @@ use std::io::Write;
 use std::panic::catch_unwind;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, reboot};
 
 use serde::{Deserialize, Serialize};
 
-use crate::cell::Folders;
+use crate::cell::{Console, Host};
 use crate::launch::{self, Launch, Launched};
 use crate::spec::{CellOutput, CellSpec};
 use crate::storm::Storm;
@@ -100,11 +101,14 @@ fn serve() -> Result<Done> {
 }
 
 fn run_cell(spec: &CellSpec) -> CellOutput {
-    let folders = Folders {
+    let console: Console = Arc::new(Mutex::new(std::io::stderr()));
+    let host = Host {
         scratch: Path::new(SCRATCH),
         state: Path::new(STATE),
+        console: &console,
+        stop: &AtomicBool::new(false),
     };
-    cell::run(spec, folders, &AtomicBool::new(false))
+    cell::run(spec, host)
 }
 
 /// Reads a file of JSON.

@@ -8,16 +8,22 @@ pub mod cell;
 mod changes;
 pub mod counters;
 mod error;
+pub mod facts;
 mod guest;
 pub mod host_init;
 pub mod launch;
 mod placement;
 pub mod plan;
+pub mod preflight;
 pub mod report;
 pub mod results;
+pub mod run;
+pub mod session;
 pub mod spec;
 pub mod stats;
 pub mod storm;
+pub mod third;
+pub mod timeline;
 
 pub use error::Error;
 

@@ -2,15 +2,17 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use clap::{Parser, Subcommand};
-use dense_bench::cell::Folders;
+use dense_bench::cell::Console;
 use dense_bench::host_init::{self, STATE, read_json};
+use dense_bench::report::compare::{CompareArgs, compare};
 use dense_bench::results::Results;
+use dense_bench::run::{RunArgs, run};
 use dense_bench::spec::CellOutput;
-use dense_bench::{Error, Result, cell, report};
+use dense_bench::{Error, Result, cell, report, third};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 /// Measures many VMs on few cores.
@@ -23,6 +25,15 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a plan on this host, as root, and print the table
+    #[command(
+        after_help = "Every knob that is changed is restored, also by the next start after a \
+        crash. Ctrl-C stops at any time; --resume goes on.\n\n\
+        Examples:\n  dense-bench run quick\n  dense-bench run article --shard 1/4 --out part1\n  \
+        dense-bench run my.toml --only 'dedup/*' --seeds 3\n  \
+        dense-bench run --replay results.json#dbench/2x4on4/q0/stock/s1"
+    )]
+    Run(Box<RunArgs>),
     /// Run one cell on this host, as root, and print its output as JSON
     Cell {
         /// The cell, as JSON: docs/measuring.md
@@ -31,11 +42,23 @@ enum Command {
         #[arg(long, default_value = "/dev/shm")]
         scratch: PathBuf,
     },
-    /// Print the table of a results file
+    /// Print the table of results; several files or folders, such as shards, become one
+    #[command(after_help = "Examples:\n  dense-bench report results.json\n  \
+        dense-bench report part1 part2 --out whole    # results.json, report.html, report.md\n  \
+        dense-bench report --compare old/results.json new/results.json")]
     Report {
-        /// A results.json
-        results: PathBuf,
+        /// Files, or folders with a results.json
+        #[arg(required_unless_present = "compare")]
+        results: Vec<PathBuf>,
+        /// Write results.json, report.html and report.md into this folder
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+        #[command(flatten)]
+        compare: CompareArgs,
     },
+    /// Compute until standard input closes: the third party of a cell
+    #[command(name = third::ARGUMENT, hide = true)]
+    ThirdParty,
 }
 
 fn main() -> ExitCode {
@@ -43,11 +66,20 @@ fn main() -> ExitCode {
         host_init::main();
     }
     let done = match Cli::parse().command {
+        Command::Run(args) => run_plan(&args),
         Command::Cell { spec, scratch } => run_cell(&spec, &scratch),
-        Command::Report { results } => Results::load(&results).map(|r| {
-            print!("{}", report::table(&r));
-            ExitCode::SUCCESS
-        }),
+        Command::Report {
+            results,
+            out,
+            compare: args,
+        } => match &args.compare[..] {
+            [] => show(&results, out.as_deref()),
+            _ => compare(&args).map(|(text, worse)| {
+                print!("{text}");
+                exit_code(!worse)
+            }),
+        },
+        Command::ThirdParty => third::main(),
     };
     done.unwrap_or_else(|error| {
         eprintln!("dense-bench: {error}");
@@ -55,17 +87,45 @@ fn main() -> ExitCode {
     })
 }
 
-fn run_cell(spec: &Path, scratch: &Path) -> Result<ExitCode> {
+fn exit_code(good: bool) -> ExitCode {
+    if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// A flag that Ctrl-C and SIGTERM set.
+fn stop_on_signals() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&stop))
             .map_err(Error::io("watch for signals in", "this process"))?;
     }
-    let folders = Folders {
+    Ok(stop)
+}
+
+fn run_plan(args: &RunArgs) -> Result<ExitCode> {
+    let stop = stop_on_signals()?;
+    match run(args, &stop) {
+        Err(error) if stop.load(Ordering::Relaxed) => {
+            eprintln!("dense-bench: {error}");
+            Ok(ExitCode::from(130))
+        }
+        done => done.map(exit_code),
+    }
+}
+
+fn run_cell(spec: &Path, scratch: &Path) -> Result<ExitCode> {
+    let stop = stop_on_signals()?;
+    let console: Console = Arc::new(Mutex::new(std::io::stderr()));
+    let host = cell::Host {
         scratch,
         state: Path::new(STATE),
+        console: &console,
+        stop: &stop,
     };
-    let output = cell::run(&read_json(spec)?, folders, &stop);
+    let output = cell::run(&read_json(spec)?, host);
     let json = serde_json::to_string(&output).map_err(|e| Error::Invalid(e.to_string()))?;
     println!("{json}");
     Ok(match output {
@@ -75,4 +135,15 @@ fn run_cell(spec: &Path, scratch: &Path) -> Result<ExitCode> {
             ExitCode::FAILURE
         }
     })
+}
+
+fn show(results: &[PathBuf], out: Option<&Path>) -> Result<ExitCode> {
+    let results = Results::load_all(results)?;
+    if let Some(out) = out {
+        std::fs::create_dir_all(out).map_err(Error::io("create", out))?;
+        results.save(&out.join("results.json"))?;
+        report::write_all(&results, out)?;
+    }
+    print!("{}", report::table(&results));
+    Ok(ExitCode::SUCCESS)
 }

@@ -7,7 +7,8 @@ use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::changes::Changes;
-use crate::spec::{CellSpec, Layout, Pinning};
+use crate::spec::{CellSpec, Layout, Pinning, ThirdParty as Wanted};
+use crate::third::ThirdParty;
 use crate::{Error, Result};
 
 /// Where cgroup v2 is mounted.
@@ -17,36 +18,60 @@ const OURS: &str = "dense-bench";
 
 /// A thread of a VMM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Thread {
-    tid: u32,
+pub(crate) struct Thread {
+    pub tid: u32,
     /// Which vCPU it runs, if any.
-    vcpu: Option<u32>,
+    pub vcpu: Option<u32>,
 }
 
-/// Puts the threads of running VMs where the cell wants them. What is made for that
-/// goes with `changes`, which must outlive the VMs.
-pub fn place(spec: &CellSpec, pids: &[u32], changes: &mut Changes) -> Result<()> {
+/// Puts the threads of running VMs where the cell wants them, and starts the third
+/// party beside them. What is made for that goes with `changes`, which must outlive all.
+pub fn place(spec: &CellSpec, pids: &[u32], changes: &mut Changes) -> Result<Option<ThirdParty>> {
+    let ours = Path::new(CGROUPS).join(OURS);
+    let grouped = spec.cgroups != Layout::Flat;
+    if grouped {
+        prepare(Path::new(CGROUPS), changes)?;
+    }
     for (vm, &pid) in pids.iter().enumerate() {
-        if spec.cgroups == Layout::Flat && spec.pinning == Pinning::None {
-            return Ok(());
-        }
-        let threads = threads(pid, spec.vcpus)?;
-        if spec.cgroups != Layout::Flat {
-            if vm == 0 {
-                prepare(Path::new(CGROUPS), changes)?;
-            }
-            let group = Path::new(CGROUPS).join(OURS).join(format!("vm{vm}"));
+        let pinned = spec.pinning == Pinning::OneToOne;
+        let threads = match grouped || pinned {
+            true => threads(pid, spec.vcpus)?,
+            false => continue,
+        };
+        if grouped {
+            let group = ours.join(format!("vm{vm}"));
             group_vm(&group, spec.cgroups, pid, &threads, changes)?;
         }
-        if spec.pinning == Pinning::OneToOne {
+        if pinned {
             pin(&threads)?;
         }
     }
-    Ok(())
+    if spec.third_party == Wanted::None {
+        return Ok(None);
+    }
+    let third = ThirdParty::start()?;
+    if grouped {
+        let group = ours.join("third");
+        changes.make_folder(&group)?;
+        write(&group.join("cgroup.procs"), &third.pid().to_string())?;
+    }
+    Ok(Some(third))
 }
 
 /// The threads of a VMM: all its vCPUs' must be among them.
 fn threads(pid: u32, vcpus: u32) -> Result<Vec<Thread>> {
+    let threads = threads_of(pid)?;
+    let has = |n: u32| threads.iter().any(|t| t.vcpu == Some(n));
+    match (0..vcpus).find(|n| !has(*n)) {
+        Some(n) => Err(Error::Invalid(format!(
+            "the VMM (process {pid}) has no thread called vcpu{n}: it can't be placed"
+        ))),
+        None => Ok(threads),
+    }
+}
+
+/// The threads of a VMM.
+pub(crate) fn threads_of(pid: u32) -> Result<Vec<Thread>> {
     let folder = PathBuf::from(format!("/proc/{pid}/task"));
     let tasks = fs::read_dir(&folder).map_err(Error::io("read", &folder))?;
     let mut threads = Vec::new();
@@ -61,13 +86,7 @@ fn threads(pid: u32, vcpus: u32) -> Result<Vec<Thread>> {
         }
     }
     threads.sort_by_key(|t| t.tid);
-    let has = |n: u32| threads.iter().any(|t| t.vcpu == Some(n));
-    match (0..vcpus).find(|n| !has(*n)) {
-        Some(n) => Err(Error::Invalid(format!(
-            "the VMM (process {pid}) has no thread called vcpu{n}: it can't be placed"
-        ))),
-        None => Ok(threads),
-    }
+    Ok(threads)
 }
 
 /// Makes our group, and lets the CPU controller work below it.
@@ -86,7 +105,7 @@ fn prepare(root: &Path, changes: &mut Changes) -> Result<()> {
         changes.write(&enabled, "+cpu", "-cpu")?;
     }
     let ours = root.join(OURS);
-    changes.make_group(&ours)?;
+    changes.make_folder(&ours)?;
     write(&ours.join("cgroup.subtree_control"), "+cpu")
 }
 
@@ -99,7 +118,7 @@ fn group_vm(
     threads: &[Thread],
     changes: &mut Changes,
 ) -> Result<()> {
-    changes.make_group(group)?;
+    changes.make_folder(group)?;
     write(&group.join("cgroup.procs"), &pid.to_string())?;
     if layout == Layout::Vm {
         return Ok(());
@@ -111,7 +130,7 @@ fn group_vm(
     for thread in threads {
         let folder = folder(thread);
         if !folder.exists() {
-            changes.make_group(&folder)?;
+            changes.make_folder(&folder)?;
             write(&folder.join("cgroup.type"), "threaded")?;
         }
     }

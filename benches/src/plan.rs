@@ -7,16 +7,22 @@ use std::path::{Path, PathBuf};
 use glob::Pattern;
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{CellSpec, Layout, Paths, Pinning, Pv, fair};
+use crate::spec::{CellSpec, Layout, Paths, Pinning, Pv, ThirdParty, fair};
 use crate::{Error, Result, results};
 
 mod file;
+mod replay;
 
 use file::Group;
 
 /// The plans that come with the program.
 const PLANS: &[(&str, &str)] = &[
     ("quick", include_str!("../plans/quick.toml")),
+    ("article", include_str!("../plans/article.toml")),
+    ("fairness", include_str!("../plans/fairness.toml")),
+    ("ablation", include_str!("../plans/ablation.toml")),
+    ("controls", include_str!("../plans/controls.toml")),
+    ("timeline", include_str!("../plans/timeline.toml")),
     ("smoke", include_str!("../plans/smoke.toml")),
     ("layouts", include_str!("../plans/layouts.toml")),
     ("rounds", include_str!("../plans/rounds.toml")),
@@ -68,14 +74,14 @@ pub struct Variant {
     pub sysfs: Vec<(PathBuf, String)>,
 }
 
-/// A cell to run in the emulated host.
+/// A cell to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Planned {
     /// Which kernel, and how it is set.
     pub variant: Variant,
     /// CPUs of the host.
     pub pcpus: u32,
-    /// Mean length of a round of the emulator in ns.
+    /// Mean length of a round of the emulator in ns; 0 on a real host.
     pub round_ns: u64,
     /// The cell as the host gets it.
     pub spec: CellSpec,
@@ -84,9 +90,19 @@ pub struct Planned {
 impl Planned {
     /// The key of its results.
     pub fn key(&self) -> String {
-        let shape = (self.spec.guests, self.spec.vcpus, self.pcpus);
-        let (workload, variant) = (&self.spec.workload, &self.variant.name);
-        results::key(workload, shape, &self.options(), variant, self.spec.seed)
+        self.key_of(&self.variant.name)
+    }
+
+    /// The key of the same cell of another variant.
+    pub fn key_of(&self, variant: &str) -> String {
+        let spec = &self.spec;
+        let shape = (spec.guests, spec.vcpus, self.pcpus);
+        results::key(&spec.workload, shape, &self.options(), variant, spec.seed)
+    }
+
+    /// Whether it is for the emulated host: a real one has no rounds.
+    pub fn is_emulated(&self) -> bool {
+        self.round_ns > 0
     }
 
     /// Memory in MiB that the host needs: guests, their disks, and itself.
@@ -103,10 +119,9 @@ impl Planned {
             ("pv", spec.pv.name().into()),
             ("class", spec.class.clone()),
             ("host_kernel", self.variant.kernel.name().into()),
+            ("third_party", spec.third_party.name().into()),
+            ("timeline_ms", spec.timeline_ms.to_string()),
             ("guest_cmdline", spec.guest_cmdline.clone()),
-            ("hz", "250".into()),
-            ("instructions_per_ns", "1".into()),
-            ("round_ns", self.round_ns.to_string()),
             ("mem_mib", spec.mem_mib.to_string()),
             ("disk_mib", spec.disk_mib.to_string()),
             ("warmup_ms", spec.warmup_ms.to_string()),
@@ -114,6 +129,11 @@ impl Planned {
         ]
         .map(|(name, value)| (name.to_string(), value))
         .into();
+        if self.is_emulated() {
+            let emulated = [("hz", "250"), ("instructions_per_ns", "1")];
+            options.extend(emulated.map(|(name, value)| (name.into(), value.into())));
+            options.insert("round_ns".into(), self.round_ns.to_string());
+        }
         for (path, value) in &spec.sysfs {
             options.insert(path.display().to_string(), value.clone());
         }
@@ -195,16 +215,19 @@ impl Group {
         for (workload, guests) in product(&self.workloads, &self.guests) {
             for (round_ns, cgroups) in product(&self.round_ns, &self.cgroups) {
                 for (pinning, pv) in product(&self.pinning, &self.pv) {
-                    for (class, variant) in product(&self.classes, &self.variants) {
-                        let mut cell = self.cell(workload, *guests, variant);
-                        cell.round_ns = *round_ns;
-                        cell.spec.seed = seed;
-                        cell.spec.cgroups = *cgroups;
-                        cell.spec.pinning = *pinning;
-                        cell.spec.class.clone_from(class);
-                        cell.spec.pv = *pv;
-                        cell.spec.guest_cmdline = guest_cmdline(*pv).into();
-                        cells.push(cell);
+                    for (class, third_party) in product(&self.classes, &self.third_party) {
+                        for variant in &self.variants {
+                            let mut cell = self.cell(workload, *guests, variant);
+                            cell.round_ns = *round_ns;
+                            cell.spec.seed = seed;
+                            cell.spec.cgroups = *cgroups;
+                            cell.spec.pinning = *pinning;
+                            cell.spec.class.clone_from(class);
+                            cell.spec.third_party = *third_party;
+                            cell.spec.pv = *pv;
+                            cell.spec.guest_cmdline = guest_cmdline(*pv).into();
+                            cells.push(cell);
+                        }
                     }
                 }
             }
@@ -232,6 +255,8 @@ impl Group {
                 pinning: Pinning::default(),
                 pv: Pv::default(),
                 class: fair(),
+                third_party: ThirdParty::default(),
+                timeline_ms: self.timeline_ms,
                 sysfs: variant.sysfs.clone(),
                 paths: Paths::default(),
             },

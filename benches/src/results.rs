@@ -3,16 +3,20 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::facts::Facts;
 use crate::plan::Planned;
+use crate::spec::Measured;
+use crate::timeline::Timeline;
 use crate::{Error, Result};
 
-/// The schema that this program writes and reads.
-pub const SCHEMA_VERSION: u32 = 1;
+/// The schema that this program writes. It reads 1 too, which lacks `failures`,
+/// `machine` and `timeline`.
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// All cells of a run, with what they have in common.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,6 +30,21 @@ pub struct Results {
     pub versions: BTreeMap<String, String>,
     /// The cells, in the order in which they ended.
     pub cells: Vec<Cell>,
+    /// The cells that gave no result.
+    #[serde(default)]
+    pub failures: Vec<Failure>,
+}
+
+/// A cell that gave no result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Failure {
+    /// Its key.
+    pub key: String,
+    /// Why, in one line.
+    pub error: String,
+    /// Where its console is kept.
+    pub console: String,
 }
 
 /// One cell: what was run, and what came out.
@@ -68,9 +87,53 @@ pub struct Cell {
     pub wall_s: f64,
     /// SHA-256 of all that the host's console said: equal runs have equal ones.
     pub console_sha256: String,
+    /// What is worth knowing of the host.
+    #[serde(default)]
+    pub machine: Facts,
+    /// What ran where at the window's begin, if that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeline: Option<Timeline>,
+}
+
+/// Where and how a cell ran, beside what its host measured.
+#[derive(Debug, Clone)]
+pub struct Run<'a> {
+    /// "emulated", or the machine's own description.
+    pub host: String,
+    /// How long it took on a real clock, in s.
+    pub wall_s: f64,
+    /// All that the host's console said.
+    pub console: &'a [u8],
 }
 
 impl Cell {
+    /// A cell that ran.
+    pub fn new(planned: &Planned, measured: Measured, run: &Run) -> Self {
+        let spec = &planned.spec;
+        Self {
+            workload: spec.workload.clone(),
+            variant: planned.variant.name.clone(),
+            guests: spec.guests,
+            vcpus: spec.vcpus,
+            pcpus: planned.pcpus,
+            seed: spec.seed,
+            kernel: measured.kernel,
+            options: planned.options(),
+            host: run.host.clone(),
+            value: measured.value,
+            unit: measured.unit,
+            per_guest: measured.per_guest,
+            guest_extras: measured.guest_extras,
+            counters: measured.counters,
+            window_s: measured.window_ns as f64 / 1e9,
+            virtual_s: measured.host_ns as f64 / 1e9,
+            wall_s: run.wall_s,
+            console_sha256: sha256(run.console),
+            machine: measured.machine,
+            timeline: measured.timeline,
+        }
+    }
+
     /// What tells this cell from all others of a run.
     pub fn key(&self) -> String {
         let shape = (self.guests, self.vcpus, self.pcpus);
@@ -91,6 +154,8 @@ const IN_KEYS: &[(&str, &[&str], &str)] = &[
     ("pinning", &["none"], "pin-"),
     ("pv", &["none", "none (nopv)"], "pv-"),
     ("class", &["fair"], "class-"),
+    ("third_party", &["none"], "third-"),
+    ("timeline_ms", &["0"], "timeline-"),
 ];
 
 /// A cell's key, as `dbench/2x4on4/q3000/stock/s1`; between round and variant stands
@@ -131,6 +196,7 @@ impl Results {
             plan: plan.into(),
             versions,
             cells: Vec::new(),
+            failures: Vec::new(),
         }
     }
 
@@ -143,14 +209,54 @@ impl Results {
         let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
         let wrong = |e| Error::Invalid(format!("{}: not a results file: {e}", path.display()));
         let found: Version = serde_json::from_str(&text).map_err(wrong)?;
-        if found.schema_version != SCHEMA_VERSION {
+        if !(1..=SCHEMA_VERSION).contains(&found.schema_version) {
             return Err(Error::Invalid(format!(
-                "{}: schema version {}; this program reads {SCHEMA_VERSION}",
+                "{}: schema version {}; this program reads 1 to {SCHEMA_VERSION}",
                 path.display(),
                 found.schema_version
             )));
         }
-        serde_json::from_str(&text).map_err(wrong)
+        let results: Self = serde_json::from_str(&text).map_err(wrong)?;
+        Ok(Self {
+            schema_version: SCHEMA_VERSION,
+            ..results
+        })
+    }
+
+    /// Reads files, or folders with a `results.json`, as one: the shards of a run. They
+    /// must be of the same plan and versions; a cell may be in one only.
+    pub fn load_all(paths: &[PathBuf]) -> Result<Self> {
+        let mut all: Option<Self> = None;
+        for path in paths {
+            let file = match path.is_dir() {
+                true => path.join("results.json"),
+                false => path.clone(),
+            };
+            let more = Self::load(&file)?;
+            match &mut all {
+                None => all = Some(more),
+                Some(all) => all
+                    .add(more)
+                    .map_err(|e| Error::Invalid(format!("{}: {e}", file.display())))?,
+            }
+        }
+        all.ok_or_else(|| Error::Invalid("no results file is given".into()))
+    }
+
+    fn add(&mut self, more: Self) -> Result<()> {
+        if (&self.plan, &self.versions) != (&more.plan, &more.versions) {
+            let what = "of another plan or other versions than the first: compare them instead";
+            return Err(Error::Invalid(what.into()));
+        }
+        if let Some(cell) = more.cells.iter().find(|c| self.has(&c.key())) {
+            let key = cell.key();
+            return Err(Error::Invalid(format!("{key} is in another file too")));
+        }
+        self.failures.retain(|f| !more.has(&f.key));
+        let failures = more.failures.into_iter().filter(|f| !self.has(&f.key));
+        self.failures.extend(failures.collect::<Vec<_>>());
+        self.cells.extend(more.cells);
+        Ok(())
     }
 
     /// Writes the file; it is complete or as before, whatever happens meanwhile.
@@ -246,6 +352,8 @@ pub(crate) mod tests {
             virtual_s: 8.0,
             wall_s: 60.0,
             console_sha256: "00".into(),
+            machine: Facts::new(),
+            timeline: None,
         }
     }
 
@@ -260,6 +368,30 @@ pub(crate) mod tests {
         assert!(results.has("dbench/2x4on4/q3000/stock/s1"));
         assert!(!results.has("dbench/2x4on4/q3000/stock/s2"));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn shards_become_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, seed: u64, version: &str| {
+            let versions = BTreeMap::from([("gcc".to_string(), version.to_string())]);
+            let mut results = Results::new("quick", versions);
+            results.cells.push(cell("dbench", "stock", seed, 1.0));
+            let path = folder.path().join(name);
+            results.save(&path).unwrap();
+            path
+        };
+        let (a, b) = (file("results.json", 1, "12"), file("b.json", 2, "12"));
+        let all = Results::load_all(&[folder.path().into(), b.clone()]).unwrap();
+        assert_eq!(all.cells.len(), 2);
+        let twice = Results::load_all(&[a.clone(), a.clone()]).unwrap_err();
+        assert!(twice.to_string().contains("s1 is in another file too"));
+        let other = Results::load_all(&[b, file("c.json", 1, "13")]).unwrap_err();
+        assert!(
+            other
+                .to_string()
+                .contains("c.json: of another plan or other versions")
+        );
     }
 
     #[test]
@@ -303,10 +435,17 @@ pub(crate) mod tests {
         let doc = include_str!("../../docs/results.md");
         let mut results = Results::new("quick", BTreeMap::new());
         results.cells.push(cell("dbench", "stock", 1, 1.0));
+        results.cells[0].timeline = Some(Timeline::default());
+        results.failures.push(Failure {
+            key: String::new(),
+            error: String::new(),
+            console: String::new(),
+        });
         let value = serde_json::to_value(&results).unwrap();
         let fields = value.as_object().unwrap().keys();
         let cell_fields = value["cells"][0].as_object().unwrap().keys();
-        for field in fields.chain(cell_fields) {
+        let failure_fields = value["failures"][0].as_object().unwrap().keys();
+        for field in fields.chain(cell_fields).chain(failure_fields) {
             assert!(
                 doc.contains(&format!("`{field}`")),
                 "{field} is not in docs/results.md"

@@ -5,6 +5,8 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::facts::Facts;
+use crate::timeline::Timeline;
 use crate::{Error, Result};
 
 /// Everything that a host needs to know to run one cell.
@@ -45,6 +47,12 @@ pub struct CellSpec {
     /// The vCPU threads' scheduling class, as the VMM's `--vcpu-class` takes it.
     #[serde(default = "fair")]
     pub class: String,
+    /// Who else computes on the host.
+    #[serde(default)]
+    pub third_party: ThirdParty,
+    /// How much of the window's begin is traced for a picture, in ms.
+    #[serde(default)]
+    pub timeline_ms: u64,
     /// Values written to files of /sys or /proc/sys before the guests start,
     /// restored after.
     pub sysfs: Vec<(PathBuf, String)>,
@@ -89,6 +97,27 @@ pub enum Pv {
     Qemu,
     /// All.
     All,
+}
+
+/// Who computes on the host beside the VMs, to see what it loses.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ThirdParty {
+    /// Nobody.
+    #[default]
+    None,
+    /// A task that never sleeps, in a group of its own where VMs are.
+    Task,
+}
+
+impl ThirdParty {
+    /// Its name in plans and results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Task => "task",
+        }
+    }
 }
 
 impl Layout {
@@ -177,7 +206,7 @@ impl CellSpec {
     }
 
     /// Checks what needs no look at the host.
-    fn check_values(&self) -> Result<()> {
+    pub(crate) fn check_values(&self) -> Result<()> {
         check_name("workload", &self.workload)?;
         check_name("class", &self.class)?;
         for (name, value) in [
@@ -187,10 +216,17 @@ impl CellSpec {
             ("disk_mib", self.disk_mib.into()),
             ("warmup_ms", self.warmup_ms),
             ("window_ms", self.window_ms),
+            ("timeline_ms", self.timeline_ms),
             ("ready_timeout_ms", self.ready_timeout_ms),
             ("finish_timeout_ms", self.finish_timeout_ms),
         ] {
             check_range(name, value)?;
+        }
+        if self.timeline_ms > self.window_ms {
+            return Err(Error::Invalid(format!(
+                "timeline_ms = {}: it is a part of the window",
+                self.timeline_ms
+            )));
         }
         if self.finish_timeout_ms < self.warmup_ms + self.window_ms {
             return Err(Error::Invalid(format!(
@@ -211,6 +247,7 @@ const RANGES: &[(&str, u64, u64)] = &[
     ("disk_mib", 8, 1 << 20),
     ("warmup_ms", 0, 3_600_000),
     ("window_ms", 1, 3_600_000),
+    ("timeline_ms", 0, 1000),
     ("ready_timeout_ms", 1, 86_400_000),
     ("finish_timeout_ms", 1, 86_400_000),
     ("round_ns", 100, 1_000_000),
@@ -286,4 +323,9 @@ pub struct Measured {
     pub host_ns: u64,
     /// Release and version of the host's kernel.
     pub kernel: String,
+    /// What else is worth knowing of the host.
+    pub machine: Facts,
+    /// What ran where at the window's begin, if that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeline: Option<Timeline>,
 }

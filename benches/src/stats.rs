@@ -36,6 +36,13 @@ impl Estimate {
         })
     }
 
+    /// The mean in deviations: of paired differences, Cohen's d for pairs. None
+    /// without a deviation.
+    pub fn effect_size(&self) -> Option<f64> {
+        let deviation = self.deviation.filter(|d| *d > 0.0)?;
+        Some(self.mean / deviation)
+    }
+
     /// Whether the interval excludes 0; unknown without an interval.
     pub fn excludes_zero(&self) -> Option<bool> {
         self.half_width.map(|half| self.mean.abs() > half)
@@ -95,6 +102,7 @@ mod tests {
         assert!(close(estimate.mean, 7.5));
         assert!(close(estimate.half_width.unwrap(), 31.7655));
         assert_eq!(estimate.excludes_zero(), Some(false));
+        assert!(close(estimate.effect_size().unwrap(), 2.1213));
         let estimate = paired_difference(&[(1.0, 3.0), (2.0, 5.0)]).unwrap();
         // +2 and +3: deviation 0.7071, interval 12.7062 * 0.5.
         assert!(close(estimate.mean, 2.5));

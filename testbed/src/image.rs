@@ -228,6 +228,26 @@ fn guest(workload: &str, programs: &Programs, cache: &Cache) -> Result<PathBuf> 
     build(workload, &files, cache)
 }
 
+/// Copies everything that guests of all workloads need into a folder, as the emulated
+/// host's image has it, for a host of one's own.
+pub fn folder(to: &Path, programs: &Programs, guest_kernel: &Kernel, cache: &Cache) -> Result<()> {
+    let guests = to.join("guest");
+    fs::create_dir_all(&guests).map_err(Error::io("create", &guests))?;
+    let mut files = vec![
+        (programs.path("dense-bench"), to.join("dense-bench")),
+        (programs.path("vmm"), to.join("vmm")),
+        (guest_kernel.bzimage(), guests.join("bzImage")),
+    ];
+    for Guest { workload, .. } in GUESTS {
+        let image = guest(workload, programs, cache)?;
+        files.push((image, guests.join(format!("{workload}.cpio"))));
+    }
+    for (from, to) in files {
+        fs::copy(&from, &to).map_err(Error::io("copy to", &to))?;
+    }
+    Ok(())
+}
+
 /// Builds the emulated host's image with everything that guests of one workload need.
 pub fn host(
     workload: &str,

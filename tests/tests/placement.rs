@@ -3,22 +3,32 @@
 
 use dense_bench::host_init::Done;
 use dense_bench::plan::cells;
-use dense_bench::spec::CellOutput;
+use dense_bench::spec::{CellOutput, Measured};
 use e2e::{parts, run_cell};
+
+fn measured(pattern: &str) -> Measured {
+    let planned = cells("layouts", None, Some(pattern)).unwrap().remove(0);
+    let (output, done) = run_cell(&parts(), &planned);
+    let console = String::from_utf8_lossy(&output.console);
+    assert!(!console.contains("cannot restore"), "{console}");
+    match done {
+        Done::Cell(CellOutput::Ok(measured)) => measured,
+        other => panic!("{pattern}: {other:?}"),
+    }
+}
 
 #[test]
 fn pinned_vcpus_in_groups_of_their_own_never_move() {
-    let parts = parts();
-    let migrations = |pattern: &str| {
-        let planned = cells("layouts", None, Some(pattern)).unwrap().remove(0);
-        let (output, done) = run_cell(&parts, &planned);
-        let console = String::from_utf8_lossy(&output.console);
-        assert!(!console.contains("cannot restore"), "{console}");
-        match done {
-            Done::Cell(CellOutput::Ok(measured)) => measured.counters["vcpu_migrations"],
-            other => panic!("{pattern}: {other:?}"),
-        }
-    };
+    let migrations = |pattern: &str| measured(pattern).counters["vcpu_migrations"];
     assert_eq!(migrations("*/cg-vcpu/pin-one-to-one/*"), 0);
     assert_ne!(migrations("*/cg-vcpu/stock/*"), 0);
+}
+
+#[test]
+fn a_third_party_beside_a_group_a_vm_gets_a_share_like_a_vm() {
+    // Two VMs that compute on all four CPUs, and a task that needs one: in groups of
+    // equal weight it gets at least a third of that CPU, and never more than all.
+    let measured = measured("*/cg-vm/third-task/stock/*");
+    let share = measured.counters["third_party_run_ns"] as f64 / measured.window_ns as f64;
+    assert!((0.3..=1.01).contains(&share), "{share}");
 }

@@ -8,10 +8,12 @@ use std::thread;
 use std::time::Instant;
 
 use dense_bench::host_init::{Done, Job};
-use dense_bench::plan::{self, HostKernel, Planned};
+use dense_bench::plan::{HostKernel, Planned};
 use dense_bench::report;
-use dense_bench::results::{Cell, Results, sha256};
-use dense_bench::spec::{CellOutput, Measured};
+use dense_bench::report::compare::{replayed, same};
+use dense_bench::results::{Cell, Run};
+use dense_bench::session::{Choice, Replay, Session};
+use dense_bench::spec::CellOutput;
 use indicatif::ProgressBar;
 use testbed::emulator::Emulator;
 use testbed::machine::{Machine, Output};
@@ -29,118 +31,68 @@ const ROOM_GIB: u64 = 12;
 /// The options of `cargo xtask bench`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct BenchArgs {
-    /// The plan: quick, smoke, rounds or cost, or a .toml file like those in benches/plans
+    /// The plan: quick, article, fairness, ablation, controls, rounds, cost or smoke, or a .toml file like those in benches/plans
     #[arg(long, default_value = "quick")]
     pub plan: String,
-    /// Only cells whose key matches, as "dbench/*" or "*/s1"
-    #[arg(long, value_name = "GLOB")]
-    pub only: Option<String>,
-    /// Samples of each cell, instead of the plan's number
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
-    pub seeds: Option<u64>,
+    /// Which of its cells.
+    #[command(flatten)]
+    pub choice: Choice,
     /// Emulators side by side; each needs a core and up to 4 GiB
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
     pub jobs: u8,
-    /// Where results.json and the hosts' consoles go
+    /// Where results.json, report.html, report.md and the hosts' consoles go
     #[arg(long, default_value = "target/bench", value_name = "DIR")]
     pub out: PathBuf,
-    /// Keep the cells that are in DIR already, run the others
-    #[arg(long)]
-    pub resume: bool,
 }
 
 /// Runs the plan, prints the table, writes the results.
 pub fn run(args: &BenchArgs, cancel: Cancel) -> Result<(), Error> {
-    let usage = |e: dense_bench::Error| Error::Usage(e.to_string());
-    let planned = plan::cells(&args.plan, args.seeds, args.only.as_deref()).map_err(usage)?;
-    let out = Out::open(args)?;
-    let mut results = match args.resume {
-        true => out.load()?,
-        false => Results::new(&args.plan, BTreeMap::new()),
-    };
-    let todo: VecDeque<_> = planned
-        .iter()
-        .filter(|c| !results.has(&c.key()))
-        .cloned()
-        .collect();
+    let mut session = Session::open(&args.plan, &args.choice, &args.out).map_err(usage)?;
+    let todo = session.todo();
     check_room()?;
-
     if !todo.is_empty() {
         let workshop = Workshop::open(cancel)?;
-        // Of the whole plan, so that what --resume compares is the same with any --only.
-        let whole = plan::cells(&args.plan, Some(1), None).map_err(usage)?;
-        let parts = workshop.all_parts(whole.iter().map(|c| c.spec.workload.as_str()))?;
-        let versions = versions(&parts)?;
-        if args.resume {
-            results.check_resume(&versions, &planned).map_err(usage)?;
-        }
-        results.versions = versions;
-        results = run_cells(&workshop, &parts, args.jobs, todo, results, &out)?;
+        let parts = workshop.all_parts(session.workloads.iter().map(String::as_str))?;
+        session.begin(versions(&parts)?).map_err(usage)?;
+        session = run_cells(&workshop, &parts, args.jobs, todo, session)?;
     }
-    println!("{}", report::table(&results));
-    eprintln!("results: {}", out.results().display());
-    let failed = planned.iter().filter(|c| !results.has(&c.key())).count();
-    if failed > 0 {
-        return Err(Error::Cells {
+    println!("{}", report::table(&session.results));
+    report::write_all(&session.results, session.folder()).map_err(usage)?;
+    eprintln!("results: {}", session.path().display());
+    if let Some(replay) = &args.choice.replay {
+        return told(replay, &session);
+    }
+    match session.missing() {
+        0 => Ok(()),
+        failed => Err(Error::Cells {
             failed,
-            total: planned.len(),
-        });
+            total: session.planned.len(),
+        }),
     }
-    Ok(())
 }
 
-/// The output folder.
-struct Out {
-    dir: PathBuf,
+fn usage(error: dense_bench::Error) -> Error {
+    Error::Usage(error.to_string())
 }
 
-impl Out {
-    /// Makes the folder and sees that it can be written to, before hours of work.
-    fn open(args: &BenchArgs) -> Result<Self, Error> {
-        let out = Self {
-            dir: args.out.clone(),
-        };
-        let consoles = out.consoles();
-        fs::create_dir_all(&consoles).map_err(testbed::Error::io("create", &consoles))?;
-        tempfile::tempfile_in(&out.dir).map_err(testbed::Error::io("write to", &out.dir))?;
-        Ok(out)
+/// Says whether a replayed cell gave the same; if not, what else differs.
+fn told(replay: &Replay, session: &Session) -> Result<(), Error> {
+    let (file, before) = replay.find().map_err(usage)?;
+    let now = session.results.cells.first();
+    let said = replayed(&before, now);
+    if now.is_some_and(|now| same(&before, now)) {
+        println!("{said}");
+        return Ok(());
     }
-
-    fn results(&self) -> PathBuf {
-        self.dir.join("results.json")
-    }
-
-    fn consoles(&self) -> PathBuf {
-        self.dir.join("consoles")
-    }
-
-    /// What an earlier run left; a fresh start if it left nothing.
-    fn load(&self) -> Result<Results, Error> {
-        let path = self.results();
-        if !path.exists() {
-            return Err(Error::Usage(format!(
-                "nothing to resume: {} is not there; run without --resume first",
-                path.display()
-            )));
-        }
-        Results::load(&path).map_err(|e| Error::Usage(e.to_string()))
-    }
-
-    fn save(&self, results: &Results) -> Result<(), Error> {
-        results
-            .save(&self.results())
-            .map_err(|e| Error::Usage(e.to_string()))
-    }
-
-    /// Keeps a console's text, also of a cell that failed.
-    fn keep_console(&self, key: &str, console: &[u8]) -> PathBuf {
-        let path = self
-            .consoles()
-            .join(format!("{}.txt", key.replace('/', "_")));
-        // The result counts; a console that can't be kept costs only comfort.
-        let _ = fs::write(&path, console);
-        path
-    }
+    let new = &session.results.versions;
+    let others = new
+        .iter()
+        .filter(|(name, v)| file.versions.get(*name) != Some(v));
+    let others: Vec<_> = others.map(|(name, _)| name.as_str()).collect();
+    Err(Error::Usage(match others.is_empty() {
+        true => said,
+        false => format!("{said}; other versions: {}", others.join(", ")),
+    }))
 }
 
 /// Free space for the builds, or one line about it.
@@ -184,10 +136,9 @@ fn versions(parts: &Parts) -> Result<BTreeMap<String, String>, Error> {
 /// What the workers share.
 struct Shared<'a> {
     todo: Mutex<VecDeque<Planned>>,
-    results: Mutex<Results>,
+    session: Mutex<Session>,
     workshop: &'a Workshop,
     parts: &'a Parts,
-    out: &'a Out,
     bar: ProgressBar,
 }
 
@@ -201,18 +152,15 @@ fn run_cells(
     parts: &Parts,
     jobs: u8,
     todo: VecDeque<Planned>,
-    results: Results,
-    out: &Out,
-) -> Result<Results, Error> {
+    session: Session,
+) -> Result<Session, Error> {
     let shared = Shared {
         bar: workshop.progress.bar("cells", todo.len() as u64),
         todo: Mutex::new(todo),
-        results: Mutex::new(results),
+        session: Mutex::new(session),
         workshop,
         parts,
-        out,
     };
-    out.save(&lock(&shared.results))?;
     let ended: Vec<Result<(), Error>> = thread::scope(|scope| {
         let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(|| shared.work())).collect();
         workers
@@ -226,30 +174,30 @@ fn run_cells(
     shared.bar.finish_and_clear();
     ended.into_iter().collect::<Result<(), Error>>()?;
     Ok(shared
-        .results
+        .session
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner))
 }
 
 impl Shared<'_> {
-    /// Takes cells until there are none; a cell that fails is told and left out.
+    /// Takes cells until there are none; a cell that fails is marked so.
     fn work(&self) -> Result<(), Error> {
         loop {
             let Some(planned) = lock(&self.todo).pop_front() else {
                 return Ok(());
             };
-            match run_cell(self.workshop, self.parts, &planned, self.out) {
-                Ok(cell) => {
-                    let mut results = lock(&self.results);
-                    results.cells.push(cell);
-                    self.out.save(&results)?;
-                }
+            let console = lock(&self.session).console(&planned.key());
+            match run_cell(self.workshop, self.parts, &planned, &console) {
+                Ok(cell) => lock(&self.session).add(cell).map_err(usage)?,
                 Err(Error::Testbed(testbed::Error::Cancelled)) => {
                     return Err(testbed::Error::Cancelled.into());
                 }
                 Err(error) => {
+                    let error = error.to_string();
                     let say = format!("{}: {error}", planned.key());
                     self.workshop.progress.say(&say);
+                    let mut session = lock(&self.session);
+                    session.fail(&planned, &error).map_err(usage)?;
                 }
             }
             self.bar.inc(1);
@@ -309,9 +257,8 @@ fn run_cell(
     workshop: &Workshop,
     parts: &Parts,
     planned: &Planned,
-    out: &Out,
+    kept: &Path,
 ) -> Result<Cell, Error> {
-    let key = planned.key();
     let work = tempfile::tempdir().map_err(testbed::Error::io("create", "a temporary folder"))?;
     let started = Instant::now();
     let output = run_machine(parts, planned, work.path(), &workshop.cancel);
@@ -320,14 +267,20 @@ fn run_cell(
         return Err(testbed::Error::Cancelled.into());
     }
     let console = fs::read(work.path().join("console")).unwrap_or_default();
-    let kept = out.keep_console(&key, &console);
+    // The result counts; a console that can't be kept costs only comfort.
+    let _ = fs::write(kept, &console);
     let (output, done) = output.map_err(|error| match error {
-        Error::Testbed(e) => e.with_console(kept.clone()).into(),
+        Error::Testbed(e) => e.with_console(kept.to_path_buf()).into(),
         other => other,
     })?;
     let failed = match done {
         Done::Cell(CellOutput::Ok(measured)) => {
-            return Ok(cell(planned, measured, &output, wall_s));
+            let run = Run {
+                host: "emulated".into(),
+                wall_s,
+                console: &output.console,
+            };
+            return Ok(Cell::new(planned, measured, &run));
         }
         Done::Cell(CellOutput::Failed { error }) | Done::Failed(error) => error,
         Done::Launches(_) => "the host did something else than the cell".into(),
@@ -336,28 +289,4 @@ fn run_cell(
         "{failed} (console: {})",
         kept.display()
     )))
-}
-
-fn cell(planned: &Planned, measured: Measured, output: &Output, wall_s: f64) -> Cell {
-    let spec = &planned.spec;
-    Cell {
-        workload: spec.workload.clone(),
-        variant: planned.variant.name.clone(),
-        guests: spec.guests,
-        vcpus: spec.vcpus,
-        pcpus: planned.pcpus,
-        seed: spec.seed,
-        kernel: measured.kernel,
-        options: planned.options(),
-        host: "emulated".into(),
-        value: measured.value,
-        unit: measured.unit,
-        per_guest: measured.per_guest,
-        guest_extras: measured.guest_extras,
-        counters: measured.counters,
-        window_s: measured.window_ns as f64 / 1e9,
-        virtual_s: measured.host_ns as f64 / 1e9,
-        wall_s,
-        console_sha256: sha256(&output.console),
-    }
 }

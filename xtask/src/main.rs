@@ -27,7 +27,9 @@ enum Command {
     #[command(
         after_help = "Missing Debian packages are installed, slow builds are kept in \
         ~/.cache/vmfirst (VMFIRST_CACHE). Ctrl-C stops at any time; --resume goes on.\n\n\
-        Examples:\n  cargo xtask bench\n  cargo xtask bench --only 'dbench/*' --seeds 2 --out /tmp/try"
+        Examples:\n  cargo xtask bench\n  cargo xtask bench --only 'dbench/*' --seeds 2 --out /tmp/try\n  \
+        cargo xtask bench --plan article --shard 1/4 --out part1\n  \
+        cargo xtask bench --replay benches/results/quick.json#dbench/2x4on4/q3000/stock/s1"
     )]
     Bench(BenchArgs),
     /// Run everything that can fail
@@ -42,6 +44,11 @@ enum Command {
         /// KUnit tests alone (half an hour)
         #[arg(long)]
         each: bool,
+    },
+    /// Make the folder that `dense-bench run` needs on another host
+    Images {
+        /// The folder; it is made if it is not there
+        folder: PathBuf,
     },
     /// Put the table of the published results into README.md
     Report {
@@ -76,6 +83,11 @@ fn run(command: Command) -> Result<(), Error> {
             for kernel in workshop.host_kernels()? {
                 println!("{}", kernel.dir.display());
             }
+            Ok(())
+        }
+        Command::Images { folder } => {
+            Workshop::open(cancel)?.images(&folder)?;
+            println!("{}", folder.join("dense-bench").display());
             Ok(())
         }
         Command::Report { results } => report::run(results.as_deref()),

@@ -117,6 +117,16 @@ impl Workshop {
         images
     }
 
+    /// Puts into `folder` what `dense-bench run` needs on another host.
+    pub fn images(&self, folder: &Path) -> testbed::Result<()> {
+        let line = self.progress.spinner("programs and images");
+        let programs = Programs::build(&self.repo, &self.cache, &self.cancel)?;
+        let guest = self.kernel(Variant::Guest)?;
+        image::folder(folder, &programs, &guest, &self.cache)?;
+        line.finish_and_clear();
+        Ok(())
+    }
+
     fn stepwise<T>(
         &self,
         what: &str,

@@ -1,9 +1,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::*;
-use crate::spec::{Layout, Paths, Pinning, Pv, fair};
+use crate::spec::{Layout, Paths, Pinning, Pv, ThirdParty, fair};
 
 /// One cell at a time: while one test's process starts, it has the script that
 /// another test is writing open too, and a file open for writing can't be run.
@@ -34,6 +34,8 @@ fn spec(folder: &Path, script: &str) -> CellSpec {
         pinning: Pinning::None,
         pv: Pv::None,
         class: fair(),
+        third_party: ThirdParty::None,
+        timeline_ms: 0,
         sysfs: vec![(file("knob", "N\n"), "Y".into())],
         paths: Paths {
             vmm: file(
@@ -66,11 +68,14 @@ fn outcome_until(
     let scratch = tempfile::tempdir().unwrap();
     let mut spec = spec(folder.path(), script);
     change(&mut spec);
-    let folders = Folders {
+    let console: Console = Arc::new(Mutex::new(Vec::new()));
+    let host = Host {
         scratch: scratch.path(),
         state: folder.path(),
+        console: &console,
+        stop,
     };
-    let output = run(&spec, folders, stop);
+    let output = run(&spec, host);
     assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
     let knob = fs::read_to_string(folder.path().join("knob")).unwrap();
     assert_eq!(knob.trim_end(), "N");

@@ -9,7 +9,7 @@ use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use toml::Spanned;
 
 use super::Variant;
-use crate::spec::{Layout, Pinning, Pv, check_knob, check_name, check_range, fair};
+use crate::spec::{Layout, Pinning, Pv, ThirdParty, check_knob, check_name, check_range, fair};
 use crate::{Error, Result};
 
 /// The file as it is written.
@@ -49,6 +49,8 @@ struct RawGroup {
     pinning: Option<Spanned<List<Pinning>>>,
     pv: Option<Spanned<List<Pv>>>,
     class: Option<Spanned<List<String>>>,
+    third_party: Option<Spanned<List<ThirdParty>>>,
+    timeline_ms: Option<Spanned<u64>>,
     round_ns: Spanned<List<u64>>,
     seeds: Spanned<u64>,
 }
@@ -76,6 +78,8 @@ pub(super) struct Group {
     pub pinning: Vec<Pinning>,
     pub pv: Vec<Pv>,
     pub classes: Vec<String>,
+    pub third_party: Vec<ThirdParty>,
+    pub timeline_ms: u64,
     pub round_ns: Vec<u64>,
     pub seeds: u64,
 }
@@ -150,6 +154,11 @@ impl Source<'_> {
             classes: match raw.class {
                 Some(list) => self.names("class", &list)?,
                 None => vec![fair()],
+            },
+            third_party: self.optional("third_party", raw.third_party, ThirdParty::None)?,
+            timeline_ms: match raw.timeline_ms {
+                Some(time) => self.number("timeline_ms", &time)?,
+                None => 0,
             },
             workloads: self.names("workload", &raw.workload)?,
             round_ns: self.numbers("round_ns", &raw.round_ns)?,
