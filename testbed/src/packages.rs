@@ -36,6 +36,9 @@ const NEEDED: &[&str] = &[
     "zlib1g-dev",
 ];
 
+/// What only the tests need.
+const FOR_TESTS: &[&str] = &["chromium", "chromium-driver"];
+
 /// The versions that the published figures were made with.
 const TRIED: &[(&str, &str)] = &[
     ("dbench", "4.0-2.1"),
@@ -52,15 +55,22 @@ const TRIED: &[(&str, &str)] = &[
 
 /// Installs what is missing; returns a warning for each version that is not the tried one.
 pub fn install(cache: &Cache, cancel: &Cancel) -> Result<Vec<String>> {
-    let missing: Vec<&str> = NEEDED
-        .iter()
-        .copied()
-        .filter(|package| version(package).is_none())
-        .collect();
-    if !missing.is_empty() {
-        apt_install(&missing, cache, cancel)?;
-    }
+    install_missing(NEEDED, cache, cancel)?;
     Ok(warnings())
+}
+
+/// Installs what is missing for the tests.
+pub fn install_for_tests(cache: &Cache, cancel: &Cancel) -> Result<()> {
+    install_missing(FOR_TESTS, cache, cancel)
+}
+
+fn install_missing(packages: &[&str], cache: &Cache, cancel: &Cancel) -> Result<()> {
+    let missing = packages.iter().copied().filter(|p| version(p).is_none());
+    let missing: Vec<&str> = missing.collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    apt_install(&missing, cache, cancel)
 }
 
 fn apt_install(missing: &[&str], cache: &Cache, cancel: &Cancel) -> Result<()> {

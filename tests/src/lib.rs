@@ -1,5 +1,7 @@
 //! End-to-end tests: one file a feature in `tests/`. Here is what they share.
 
+pub mod browser;
+
 use dense_bench::host_init::{Done, Job};
 use dense_bench::plan::Planned;
 use testbed::kernel::{Kernel, Variant};

@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use testbed::packages;
 use testbed::proc::Cancel;
 
 use crate::Error;
@@ -50,7 +51,9 @@ pub fn run(quick: bool, cancel: Cancel) -> Result<(), Error> {
         return Ok(());
     }
     // Built here, so that the tests find everything in the cache.
-    Workshop::open(cancel.clone())?.all_parts(["compute"])?;
+    let workshop = Workshop::open(cancel.clone())?;
+    packages::install_for_tests(&workshop.cache, &cancel)?;
+    workshop.all_parts(["compute"])?;
     cargo(EMULATED.0, EMULATED.1, &cancel)
 }
 

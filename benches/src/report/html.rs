@@ -1,6 +1,6 @@
 //! The page: everything in one file, without a script, for light, dark and paper.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -8,7 +8,7 @@ use super::figures::{
     BASE, METRICS, Metric, Setting, change, gain, mean, of, others, pairs, rate, settings,
     value_of, variants,
 };
-use super::picture::{Row, bars, spread};
+use super::picture::{Dots, Row, bars, spread};
 use super::scheduling::strips;
 use super::table::{caveats, headline};
 use super::words::{NONE, percent, short, signed, verdict, with_interval};
@@ -34,6 +34,7 @@ pub fn page(results: &Results) -> String {
                 h1 { "Plan " (results.plan) }
                 p { (headline(results, &variants)) }
                 @for line in caveats(results).lines() { p.note { (line) } }
+                (summary(&settings, &variants))
                 (failures(results))
                 @for (setting, cells) in &settings { (section(setting, cells, &variants)) }
                 (timelines(results))
@@ -65,13 +66,13 @@ fn section(setting: &Setting, cells: &[&Cell], variants: &[&str]) -> Markup {
         .copied()
         .filter(|v| !of(cells, v).is_empty())
         .collect();
-    let gains = gains(cells, &there);
+    let gains = gains(cells, variants, |variant| variant.into());
     html! {
         h2 { (setting.workload) " " small { (setting.shape()) } }
         (figure(
             &format!("{}: {unit}, all VMs", setting.workload),
             "mean with 95 % interval; dots are seeds",
-            &throughput(cells, &there),
+            &throughput(cells, variants),
         ))
         @if !gains.is_empty() {
             (figure(
@@ -81,11 +82,39 @@ fn section(setting: &Setting, cells: &[&Cell], variants: &[&str]) -> Markup {
             ))
         }
         figure {
-            (spread(&format!("{}: work of each VM", setting.workload), &per_guest(cells, &there)))
+            (spread(&format!("{}: work of each VM", setting.workload), &per_guest(cells, variants)))
             figcaption { "Work of each VM against the mean VM of its cell; a dot a VM and seed" }
         }
-        (third_party(setting, cells, &there))
+        (third_party(setting, cells, variants))
         (metrics(cells, &there))
+    }
+}
+
+/// A variant has the same colour in every picture.
+fn colour(variants: &[&str], variant: &str) -> usize {
+    variants.iter().position(|v| *v == variant).unwrap_or(0)
+}
+
+/// All differences in one picture.
+fn summary(settings: &BTreeMap<Setting, Vec<&Cell>>, variants: &[&str]) -> Markup {
+    let rows: Vec<Row> = settings
+        .iter()
+        .flat_map(|(setting, cells)| {
+            let mut shape = format!("{} {}x{}", setting.workload, setting.guests, setting.vcpus);
+            for option in &setting.unusual {
+                shape += &format!(" {option}");
+            }
+            gains(cells, variants, |variant| format!("{shape} {variant}"))
+        })
+        .collect();
+    html! {
+        @if !rows.is_empty() {
+            (figure(
+                &format!("All cells: difference from {BASE}, paired by seed"),
+                "a difference counts when its interval excludes 0; one that is cut goes on",
+                &rows,
+            ))
+        }
     }
 }
 
@@ -100,6 +129,7 @@ fn throughput(cells: &[&Cell], variants: &[&str]) -> Vec<Row> {
         let estimate = mean(cells, variant, value_of)?;
         Some(Row {
             label: variant.to_string(),
+            colour: colour(variants, variant),
             estimate,
             samples: of(cells, variant).values().map(|c| c.value).collect(),
             words: with_interval(estimate, short),
@@ -108,13 +138,15 @@ fn throughput(cells: &[&Cell], variants: &[&str]) -> Vec<Row> {
     variants.iter().filter_map(row).collect()
 }
 
-fn gains(cells: &[&Cell], variants: &[&str]) -> Vec<Row> {
+/// Differences from the base; `label` names a variant's row.
+fn gains(cells: &[&Cell], variants: &[&str], label: impl Fn(&str) -> String) -> Vec<Row> {
     let row = |variant: &str| {
         let estimate = gain(cells, variant)?;
         let pairs = pairs(cells, variant, value_of);
         let each = pairs.iter().filter_map(|p| paired_percent(&[*p]));
         Some(Row {
-            label: variant.to_string(),
+            label: label(variant),
+            colour: colour(variants, variant),
             estimate,
             samples: each.map(|e| e.mean).collect(),
             words: format!("{} %", signed(estimate)),
@@ -123,7 +155,7 @@ fn gains(cells: &[&Cell], variants: &[&str]) -> Vec<Row> {
     others(variants).filter_map(row).collect()
 }
 
-fn per_guest(cells: &[&Cell], variants: &[&str]) -> Vec<(String, Vec<f64>)> {
+fn per_guest(cells: &[&Cell], variants: &[&str]) -> Vec<Dots> {
     let dots = |cell: &Cell| {
         let mean = cell.per_guest.iter().sum::<f64>() / cell.per_guest.len() as f64;
         let share = move |value: &f64| if mean > 0.0 { value / mean } else { 1.0 };
@@ -131,10 +163,13 @@ fn per_guest(cells: &[&Cell], variants: &[&str]) -> Vec<(String, Vec<f64>)> {
     };
     let row = |variant: &&str| {
         let cells = of(cells, variant);
-        let dots = cells.values().flat_map(|cell| dots(cell));
-        (variant.to_string(), dots.collect())
+        (!cells.is_empty()).then(|| Dots {
+            label: variant.to_string(),
+            colour: colour(variants, variant),
+            values: cells.values().flat_map(|cell| dots(cell)).collect(),
+        })
     };
-    variants.iter().map(row).collect()
+    variants.iter().filter_map(row).collect()
 }
 
 /// What the task beside the VMs got, where there is one.
@@ -144,6 +179,7 @@ fn third_party(setting: &Setting, cells: &[&Cell], variants: &[&str]) -> Markup 
         let estimate = mean(cells, variant, share)?;
         Some(Row {
             label: variant.to_string(),
+            colour: colour(variants, variant),
             estimate,
             samples: of(cells, variant)
                 .values()

@@ -5,10 +5,11 @@ use maud::{Markup, html};
 use crate::stats::Estimate;
 
 /// Width of every chart.
-pub const WIDTH: f64 = 760.0;
-/// Room for labels at the left, and for figures at the right.
-const LEFT: f64 = 150.0;
+const WIDTH: f64 = 860.0;
+/// Room for figures at the right; for a label's letter at the left, and at least.
 const RIGHT: f64 = 170.0;
+const LETTER: f64 = 7.2;
+const LEFT: f64 = 90.0;
 /// Height of a row, and of its bar.
 const ROW: f64 = 26.0;
 const BAR: f64 = 14.0;
@@ -17,6 +18,8 @@ const BAR: f64 = 14.0;
 pub struct Row {
     /// What it is of.
     pub label: String,
+    /// Which of the page's eight colours it has.
+    pub colour: usize,
     /// The bar, with its interval.
     pub estimate: Estimate,
     /// The samples, as dots.
@@ -25,8 +28,9 @@ pub struct Row {
     pub words: String,
 }
 
-/// Where values are on the x axis.
+/// Where values are on the x axis, which begins after the labels.
 struct Scale {
+    left: f64,
     low: f64,
     high: f64,
 }
@@ -45,6 +49,7 @@ impl Scale {
         });
         let (first, last) = ends.fold((low, high), |(l, h), (a, b)| (l.min(a), h.max(b)));
         Self {
+            left: left(rows.iter().map(|r| r.label.as_str())),
             low: if low < 0.0 || first < 0.0 {
                 first.max(low - room)
             } else {
@@ -56,8 +61,13 @@ impl Scale {
 
     fn x(&self, value: f64) -> f64 {
         let share = (value - self.low) / (self.high - self.low).max(f64::MIN_POSITIVE);
-        LEFT + share.clamp(0.0, 1.0) * (WIDTH - LEFT - RIGHT)
+        self.left + share.clamp(0.0, 1.0) * (WIDTH - self.left - RIGHT)
     }
+}
+
+fn left<'a>(labels: impl Iterator<Item = &'a str>) -> f64 {
+    let letters = labels.map(|l| l.chars().count()).max().unwrap_or(0);
+    LEFT.max(LETTER * letters as f64 + 16.0)
 }
 
 /// Horizontal bars with 95 % intervals; dots are samples. `title` is told to those
@@ -81,14 +91,14 @@ fn bar(row: &Row, number: usize, scale: &Scale) -> Markup {
     let middle = ROW * (number as f64 + 0.5) + 3.0;
     let (zero, mean) = (scale.x(0.0), scale.x(row.estimate.mean));
     html! {
-        text.label x=(px(LEFT - 8.0)) y=(px(middle + 4.0)) text-anchor="end" { (row.label) }
-        rect class=(format!("bar c{}", number % 8)) x=(px(zero.min(mean)))
+        text.label x=(px(scale.left - 8.0)) y=(px(middle + 4.0)) text-anchor="end" { (row.label) }
+        rect class=(format!("bar c{}", row.colour % 8)) x=(px(zero.min(mean)))
             width=(px((mean - zero).abs())) y=(px(middle - BAR / 2.0)) height=(px(BAR)) {}
-        @for sample in &row.samples {
-            circle.sample cx=(px(scale.x(*sample))) cy=(px(middle)) r="2" {}
-        }
         @if let Some(half) = row.estimate.half_width {
             (whisker(row.estimate.mean - half, row.estimate.mean + half, middle, scale))
+        }
+        @for sample in &row.samples {
+            circle.sample cx=(px(scale.x(*sample))) cy=(px(middle)) r="2.5" {}
         }
         text.figure x=(px(WIDTH - RIGHT + 8.0)) y=(px(middle + 4.0)) { (row.words) }
     }
@@ -107,11 +117,22 @@ fn whisker(low: f64, high: f64, middle: f64, scale: &Scale) -> Markup {
     }
 }
 
+/// A row of dots.
+pub struct Dots {
+    /// What they are of.
+    pub label: String,
+    /// Which of the page's eight colours they have.
+    pub colour: usize,
+    /// Where they are.
+    pub values: Vec<f64>,
+}
+
 /// Rows of dots around 1: each guest's work against the mean guest of its cell.
-pub fn spread(title: &str, rows: &[(String, Vec<f64>)]) -> Markup {
-    let all = rows.iter().flat_map(|(_, dots)| dots);
+pub fn spread(title: &str, rows: &[Dots]) -> Markup {
+    let all = rows.iter().flat_map(|row| &row.values);
     let most = all.fold(0.05_f64, |most, dot| most.max((dot - 1.0).abs()));
     let scale = Scale {
+        left: left(rows.iter().map(|r| r.label.as_str())),
         low: 1.0 - most,
         high: 1.0 + most,
     };
@@ -122,16 +143,16 @@ pub fn spread(title: &str, rows: &[(String, Vec<f64>)]) -> Markup {
         svg.chart viewBox=(format!("0 0 {WIDTH} {height}")) role="img" aria-label=(title) {
             title { (title) }
             line.axis x1=(px(one)) x2=(px(one)) y1="0" y2=(px(height)) {}
-            @for (number, (label, dots)) in rows.iter().enumerate() {
-                text.label x=(px(LEFT - 8.0)) y=(px(middle(number) + 4.0)) text-anchor="end" {
-                    (label)
+            @for (number, row) in rows.iter().enumerate() {
+                text.label x=(px(scale.left - 8.0)) y=(px(middle(number) + 4.0)) text-anchor="end" {
+                    (row.label)
                 }
-                @for dot in dots {
-                    circle class=(format!("guest c{}", number % 8)) cx=(px(scale.x(*dot)))
+                @for dot in &row.values {
+                    circle class=(format!("guest c{}", row.colour % 8)) cx=(px(scale.x(*dot)))
                         cy=(px(middle(number))) r="4" {}
                 }
                 text.figure x=(px(WIDTH - RIGHT + 8.0)) y=(px(middle(number) + 4.0)) {
-                    (extremes(dots))
+                    (extremes(&row.values))
                 }
             }
         }

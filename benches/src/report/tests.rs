@@ -146,8 +146,8 @@ fn the_page_has_every_picture_and_stands_alone() {
     });
     results.cells.push(traced);
     let page = page(&results);
-    // Throughput, gain, spread, third party; the timeline.
-    assert_eq!(page.matches("<svg class=\"chart\"").count(), 4, "{page}");
+    // The summary; throughput, gain, spread, third party; the timeline.
+    assert_eq!(page.matches("<svg class=\"chart\"").count(), 5, "{page}");
     assert_eq!(page.matches("<svg class=\"timeline\"").count(), 1);
     assert!(page.contains("dbench/&lt;x&gt;") && page.contains("guest 0: hung"));
     assert!(page.contains("25.0 %"), "{page}");

@@ -68,7 +68,11 @@ impl Worker {
         finish(lib.arg("src/lib.rs"));
         let mut worker = rustc(dir.path());
         worker.args(["--extern", "sched_core=libsched_core.rlib", "--crate-name"]);
-        finish(worker.arg("worker").arg(root.join("tests/support/mutant.rs")));
+        finish(
+            worker
+                .arg("worker")
+                .arg(root.join("tests/support/mutant.rs")),
+        );
         Self::at(dir, nargs)
     }
 
