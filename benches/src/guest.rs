@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 
 use crate::spec::{CellSpec, Pv, fair};
@@ -82,7 +82,12 @@ impl Guest {
             .try_clone()
             .map_err(Error::io("make a pipe for", vmm))?;
         // A process group of its own: Ctrl-C is for the harness, which ends its VMs.
-        let mut process = Command::new(vmm)
+        let mut command = Command::new(vmm);
+        command.process_group(0);
+        // SAFETY: between fork and exec the closure makes one system call, which is
+        // safe there, and allocates nothing.
+        unsafe { command.pre_exec(die_with_us) };
+        let mut process = command
             .arg("run")
             .arg("--kernel")
             .arg(&spec.paths.kernel)
@@ -97,7 +102,6 @@ impl Guest {
             .stdin(Stdio::piped())
             .stdout(to_output)
             .stderr(messages)
-            .process_group(0)
             .spawn()
             .map_err(Error::io("start", vmm))?;
         thread::spawn(move || listener.listen(number, output));
@@ -218,6 +222,11 @@ impl Drop for Guest {
             let _ = self.process.wait();
         }
     }
+}
+
+/// However the harness ends, its VMs end.
+fn die_with_us() -> std::io::Result<()> {
+    Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
 }
 
 /// What a VMM is told only where a cell is unusual.

@@ -41,6 +41,9 @@ enum Command {
         /// Where the guests' disks go; a tmpfs
         #[arg(long, default_value = "/dev/shm")]
         scratch: PathBuf,
+        /// Where changes to the host are noted; one a host
+        #[arg(long, default_value = STATE)]
+        state: PathBuf,
     },
     /// Print the table of results; several files or folders, such as shards, become one
     #[command(after_help = "Examples:\n  dense-bench report results.json\n  \
@@ -67,7 +70,11 @@ fn main() -> ExitCode {
     }
     let done = match Cli::parse().command {
         Command::Run(args) => run_plan(&args),
-        Command::Cell { spec, scratch } => run_cell(&spec, &scratch),
+        Command::Cell {
+            spec,
+            scratch,
+            state,
+        } => run_cell(&spec, &scratch, &state),
         Command::Report {
             results,
             out,
@@ -116,12 +123,12 @@ fn run_plan(args: &RunArgs) -> Result<ExitCode> {
     }
 }
 
-fn run_cell(spec: &Path, scratch: &Path) -> Result<ExitCode> {
+fn run_cell(spec: &Path, scratch: &Path, state: &Path) -> Result<ExitCode> {
     let stop = stop_on_signals()?;
     let console: Console = Arc::new(Mutex::new(std::io::stderr()));
     let host = cell::Host {
         scratch,
-        state: Path::new(STATE),
+        state,
         console: &console,
         stop: &stop,
     };

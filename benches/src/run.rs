@@ -40,6 +40,9 @@ pub struct RunArgs {
     /// Where the guests' disks go; a tmpfs
     #[arg(long, default_value = "/dev/shm", value_name = "DIR")]
     pub scratch: PathBuf,
+    /// Where changes to the host are noted; one a host
+    #[arg(long, default_value = STATE, value_name = "DIR")]
+    pub state: PathBuf,
 }
 
 /// Runs the plan, prints the table; false if cells failed. A cell that fails is
@@ -53,6 +56,7 @@ pub fn run(args: &RunArgs, stop: &AtomicBool) -> Result<bool> {
     }
     session.planned = chosen;
     let paths = paths(args.images.as_deref())?;
+    session.prepare()?;
     session.begin(versions(&paths, &session.planned)?)?;
 
     let todo = session.todo();
@@ -61,7 +65,7 @@ pub fn run(args: &RunArgs, stop: &AtomicBool) -> Result<bool> {
     for (number, mut planned) in todo.into_iter().enumerate() {
         tell(number, total, began, &planned);
         planned.spec.paths = paths.clone();
-        one(&mut session, &planned, &args.scratch, stop)?;
+        one(&mut session, &planned, args, stop)?;
         if stop.load(Ordering::Relaxed) {
             return Err(Error::Invalid("stopped; --resume goes on".into()));
         }
@@ -87,13 +91,13 @@ fn here(planned: Vec<Planned>) -> Vec<Planned> {
 }
 
 /// Runs a cell on as many CPUs as it says, and keeps what came out.
-fn one(session: &mut Session, planned: &Planned, scratch: &Path, stop: &AtomicBool) -> Result<()> {
+fn one(session: &mut Session, planned: &Planned, args: &RunArgs, stop: &AtomicBool) -> Result<()> {
     let path = session.console(&planned.key());
     let file = File::create(&path).map_err(Error::io("create", &path))?;
     let console: Console = Arc::new(Mutex::new(file));
     let host = cell::Host {
-        scratch,
-        state: Path::new(STATE),
+        scratch: &args.scratch,
+        state: &args.state,
         console: &console,
         stop,
     };

@@ -122,7 +122,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Checks the plan and the folder for the results, before hours of work.
+    /// Checks the plan, and reads the results that are there if they are to be kept.
     pub fn open(plan: &str, choice: &Choice, out: &Path) -> Result<Self> {
         let (plan, planned, whole) = match &choice.replay {
             Some(replay) => {
@@ -139,9 +139,6 @@ impl Session {
             Some(shard) => shard.of(planned),
             None => planned,
         };
-        let consoles = out.join("consoles");
-        fs::create_dir_all(&consoles).map_err(Error::io("create", &consoles))?;
-        tempfile::tempfile_in(out).map_err(Error::io("write to", out))?;
         let path = out.join("results.json");
         let results = match choice.resume {
             true if !path.exists() => {
@@ -160,6 +157,14 @@ impl Session {
             resumed: choice.resume,
             out: out.into(),
         })
+    }
+
+    /// Makes the folder and sees that it can be written to, before hours of work.
+    pub fn prepare(&self) -> Result<()> {
+        let consoles = self.out.join("consoles");
+        fs::create_dir_all(&consoles).map_err(Error::io("create", &consoles))?;
+        tempfile::tempfile_in(&self.out).map_err(Error::io("write to", &self.out))?;
+        Ok(())
     }
 
     /// Notes what shapes the figures; refuses to add to results of something else.
@@ -259,6 +264,7 @@ mod tests {
         let out = tempfile::tempdir().unwrap();
         let choice = Choice::default();
         let mut session = Session::open("smoke", &choice, out.path()).unwrap();
+        session.prepare().unwrap();
         session.begin(BTreeMap::new()).unwrap();
         let planned = session.planned[0].clone();
         let all = session.missing();

@@ -31,7 +31,7 @@ impl Browser {
         let options = json!({"capabilities": {"alwaysMatch": {
             "goog:chromeOptions": {"args": [
                 "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-                "--window-size=1100,3400",
+                "--window-size=1100,4000",
             ]},
             "goog:loggingPrefs": {"browser": "ALL"},
         }}});

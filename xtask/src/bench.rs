@@ -48,6 +48,7 @@ pub struct BenchArgs {
 /// Runs the plan, prints the table, writes the results.
 pub fn run(args: &BenchArgs, cancel: Cancel) -> Result<(), Error> {
     let mut session = Session::open(&args.plan, &args.choice, &args.out).map_err(usage)?;
+    session.prepare().map_err(usage)?;
     let todo = session.todo();
     check_room()?;
     if !todo.is_empty() {

@@ -20,7 +20,7 @@ const STRIPS: u64 = 5;
 /// A target that did not run within this time, in us, has no line.
 const REACH_US: u64 = 500;
 /// A box narrower than this has no name in it.
-const NAMED: f64 = 24.0;
+const NAMED: f64 = 20.0;
 
 /// Strips of the timeline, the first of them only when it is long.
 pub fn strips(timeline: &Timeline) -> Markup {
