@@ -1,0 +1,267 @@
+//! A vCPU's guest: what it does while it has a CPU, and when it will do something that
+//! others notice.
+//!
+//! Nothing here knows the host. [`Guest::progress`] lets time pass, [`Guest::due`] says
+//! when the next thing happens, and [`Guest::happened`] what it is.
+
+use rand_core::{RngCore, SeedableRng};
+use rand_xoshiro::SplitMix64;
+
+/// What a vCPU is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Works; the rest of it is in [`Guest::left`].
+    Run,
+    /// Spins for a spinlock of its VM.
+    SpinLock(u32),
+    /// Spins for answers.
+    SpinAnswers,
+    /// Spins for the others of its VM.
+    SpinBarrier,
+    /// Halted, for a mutex of its VM.
+    WaitMutex(u32),
+    /// Halted, for a timer.
+    Sleep,
+}
+
+impl State {
+    /// Burns CPU time for another vCPU.
+    pub fn spins(self) -> bool {
+        matches!(
+            self,
+            Self::SpinLock(_) | Self::SpinAnswers | Self::SpinBarrier
+        )
+    }
+
+    /// Has nothing to do but interrupts.
+    pub fn halts(self) -> bool {
+        matches!(self, Self::WaitMutex(_) | Self::Sleep)
+    }
+}
+
+/// A lock that is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// A spinlock.
+    Spin(u32),
+    /// A mutex.
+    Mutex(u32),
+}
+
+/// What happens at the time of [`Guest::due`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Happening {
+    /// Handlers of all interrupts have run.
+    Answered,
+    /// The work is done.
+    Done,
+    /// It has spun for the window.
+    SpinExit,
+    /// It halts, or finds that it need not.
+    Halt,
+}
+
+/// One vCPU's guest.
+#[derive(Debug)]
+pub struct Guest {
+    /// What it is at.
+    pub state: State,
+    /// ns of work until that is done, in [`State::Run`].
+    pub left: u64,
+    /// ns in the host before the guest goes on.
+    pub overhead: u64,
+    /// ns of interrupt handlers that have to run.
+    pub irq_left: u64,
+    /// Whose IPIs the handlers are, by task.
+    pub callers: Vec<u32>,
+    /// How many answers are missing.
+    pub missing: u32,
+    /// In kernel mode.
+    pub kernel: bool,
+    /// Takes no interrupts.
+    pub irqs_off: bool,
+    /// What it holds.
+    pub held: Option<Held>,
+    /// The step of the round.
+    pub step: usize,
+    /// Rounds done.
+    pub rounds: u64,
+    /// ns that it spun.
+    pub spin_ns: u64,
+    irq_begun: bool,
+    window: u64,
+    window_left: u64,
+    random: SplitMix64,
+}
+
+impl Guest {
+    /// A guest at the begin of a round. `window`: ns of spinning until an exit, 0 for none.
+    pub fn new(seed: u64, window: u64) -> Self {
+        Self {
+            state: State::Run,
+            left: 0,
+            overhead: 0,
+            irq_left: 0,
+            callers: Vec::new(),
+            missing: 0,
+            kernel: false,
+            irqs_off: false,
+            held: None,
+            step: 0,
+            rounds: 0,
+            spin_ns: 0,
+            irq_begun: false,
+            window: if window == 0 { u64::MAX } else { window },
+            window_left: 0,
+            random: SplitMix64::seed_from_u64(seed),
+        }
+    }
+
+    /// Evenly from half to one and a half times `mean`.
+    pub fn draw(&mut self, mean: u64) -> u64 {
+        mean / 2 + self.below(mean + 1)
+    }
+
+    /// Evenly from 0 to `bound` - 1.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        let wide = u128::from(self.random.next_u64()) * u128::from(bound);
+        (wide >> 64) as u64
+    }
+
+    /// Works for `ns`.
+    pub fn run(&mut self, ns: u64, kernel: bool) {
+        self.state = State::Run;
+        self.left = ns;
+        self.kernel = kernel;
+    }
+
+    /// Waits in `state`.
+    pub fn wait(&mut self, state: State) {
+        self.state = state;
+        self.kernel = true;
+        self.window_left = self.window;
+    }
+
+    /// Another IPI of `caller`, whose handler takes `ns`.
+    pub fn interrupt(&mut self, caller: u32, ns: u64) {
+        self.irq_left += ns;
+        self.callers.push(caller);
+    }
+
+    /// It is in a handler.
+    pub fn handling(&self) -> bool {
+        self.irq_begun
+    }
+
+    /// All handlers have run: whose IPIs they were. To be given back empty, for its memory.
+    pub fn answered(&mut self) -> Vec<u32> {
+        self.irq_begun = false;
+        std::mem::take(&mut self.callers)
+    }
+
+    /// Handlers that it may run now.
+    fn interrupted(&self) -> bool {
+        !self.callers.is_empty() && !self.irqs_off
+    }
+
+    /// ns on a CPU until something happens; `None`: only others can change that.
+    pub fn due(&self) -> Option<u64> {
+        let here = if self.interrupted() {
+            self.irq_left
+        } else {
+            match self.state {
+                State::Run => self.left,
+                state if state.halts() => 0,
+                _ if self.window == u64::MAX => return None,
+                _ => self.window_left,
+            }
+        };
+        Some(self.overhead + here)
+    }
+
+    /// It had a CPU for `ns`.
+    pub fn progress(&mut self, ns: u64) {
+        let mut ns = take(&mut self.overhead, ns);
+        if self.interrupted() {
+            self.irq_begun |= ns > 0;
+            ns = take(&mut self.irq_left, ns);
+        }
+        if self.state == State::Run {
+            take(&mut self.left, ns);
+        } else if self.state.spins() {
+            self.spin_ns += ns;
+            if self.window != u64::MAX {
+                take(&mut self.window_left, ns);
+            }
+        }
+    }
+
+    /// What happens now, if anything does.
+    pub fn happened(&self) -> Option<Happening> {
+        if self.due() != Some(0) {
+            return None;
+        }
+        Some(match self.state {
+            _ if self.interrupted() => Happening::Answered,
+            State::Run => Happening::Done,
+            state if state.halts() => Happening::Halt,
+            _ => Happening::SpinExit,
+        })
+    }
+
+    /// Back in the guest after a spin exit of `cost` ns.
+    pub fn spin_again(&mut self, cost: u64) {
+        self.window_left = self.window;
+        self.overhead += cost;
+    }
+}
+
+/// Takes up to `ns` from `from`; returns the rest of `ns`.
+fn take(from: &mut u64, ns: u64) -> u64 {
+    let taken = ns.min(*from);
+    *from -= taken;
+    ns - taken
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_comes_first_then_interrupts_then_work() {
+        let mut guest = Guest::new(1, 0);
+        guest.run(100, false);
+        guest.overhead = 10;
+        guest.interrupt(7, 20);
+        assert_eq!(guest.due(), Some(30));
+        guest.progress(30);
+        assert_eq!(guest.happened(), Some(Happening::Answered));
+        guest.answered();
+        assert_eq!(guest.due(), Some(100));
+        guest.irqs_off = true;
+        guest.interrupt(7, 20);
+        guest.progress(100);
+        assert_eq!(guest.happened(), Some(Happening::Done));
+    }
+
+    #[test]
+    fn a_spinner_exits_after_its_window() {
+        let mut guest = Guest::new(1, 50);
+        guest.wait(State::SpinAnswers);
+        guest.progress(49);
+        assert_eq!(guest.happened(), None);
+        guest.progress(1);
+        assert_eq!(guest.happened(), Some(Happening::SpinExit));
+        guest.spin_again(5);
+        assert_eq!((guest.due(), guest.spin_ns), (Some(55), 50));
+    }
+
+    #[test]
+    fn draws_stay_around_their_mean() {
+        let mut guest = Guest::new(3, 0);
+        let draws: Vec<u64> = (0..1000).map(|_| guest.draw(1000)).collect();
+        assert!(draws.iter().all(|d| (500..=1500).contains(d)));
+        let sum: u64 = draws.iter().sum();
+        assert!((950_000..1_050_000).contains(&sum), "{sum}");
+    }
+}

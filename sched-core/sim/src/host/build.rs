@@ -1,0 +1,218 @@
+//! A host from a scenario.
+
+use std::sync::Arc;
+
+use sched_core::cascade::Vcpu;
+use sched_core::debooster::{self, Mode as CoreMode, TaskState, Tunables};
+use sched_core::eevdf::Entity;
+use sched_core::ipi::Record;
+use sched_core::weight::LoadWeight;
+
+use super::{Costs, Cpu, Host, Lock, NO_VM, Task, Vm, Where};
+use crate::cpuset::CpuSet;
+use crate::guest::{Guest, State};
+use crate::policy::{Mode, Policy};
+use crate::queue::{Queue, Times};
+use crate::scenario::{Action, Layout, Scenario, VmSpec};
+use crate::stats::Stats;
+use crate::timers::Timers;
+
+/// VMs start within this, ns.
+const START_NS: u64 = 10_000_000;
+
+impl Host {
+    /// The host of `scenario` under `policy`. Equal seeds make equal hosts.
+    pub fn new(scenario: &Scenario, policy: &Policy, seed: u64) -> Self {
+        let spec = &scenario.host;
+        let cpus = spec.cpus.get() as usize;
+        let tick = 1_000_000_000 / spec.hz.get();
+        let base_slice = spec
+            .base_slice_ns
+            .map_or_else(|| default_slice(cpus), |s| s.get());
+        let hogs = scenario.hogs.as_ref().map_or(0, |h| h.count.get());
+        let tasks = (scenario.vcpus() + hogs) as usize;
+        let mut host = Self {
+            now: 0,
+            times: Times { tick, base_slice },
+            core: debooster::Host { tick, base_slice },
+            slice_end: spec.slice_end,
+            layout: spec.layout,
+            llc: spec.llc_cpus.get() as usize,
+            costs: costs(scenario),
+            policy: policy.clone(),
+            tunables: tunables(policy),
+            cpus: (0..cpus).map(|_| cpu()).collect(),
+            groups: Vec::new(),
+            group_of: Vec::new(),
+            tasks: Vec::with_capacity(tasks),
+            vms: Vec::new(),
+            timers: Timers::new(2 * cpus + tasks),
+            to_resched: Vec::new(),
+            idle: CpuSet::new(cpus),
+            overloaded: CpuSet::new(cpus),
+            stats: Stats::default(),
+        };
+        let mut random = Guest::new(seed, 0);
+        for vm in &scenario.vm {
+            for _ in 0..vm.count.as_ref().get() {
+                host.add_vm(vm, scenario, &mut random);
+            }
+        }
+        if host.layout != Layout::Flat {
+            host.group_of = vec![u32::MAX; host.vms.len() * cpus];
+        }
+        host.start(scenario, &mut random);
+        host
+    }
+
+    fn add_vm(&mut self, spec: &VmSpec, scenario: &Scenario, random: &mut Guest) {
+        let shares = spec.weight.get() * 1024 / 100;
+        let first = self.tasks.len() as u32;
+        let weight = match self.layout {
+            Layout::Flat => shares as u32,
+            Layout::Vm | Layout::Vcpu => 1024,
+        };
+        let window = scenario.host.cost.spin_window_ns.get();
+        for _ in 0..spec.vcpus.get() {
+            let guest = Guest::new(random.below(u64::MAX), window);
+            self.add_task(self.vms.len() as u32, weight, guest);
+        }
+        let most = |action| {
+            let of = spec.steps.iter().map(|s| s.as_ref());
+            let locks = of.filter(|s| s.action == action).map(|s| s.locks.get());
+            let most = locks.max().unwrap_or(0);
+            (0..most).map(|_| Lock::default()).collect()
+        };
+        self.vms.push(Vm {
+            first,
+            vcpus: spec.vcpus.get() as u32,
+            shares,
+            weight: 0,
+            steps: spec.steps.iter().map(|s| s.as_ref().clone()).collect(),
+            spinlocks: most(Action::Spinlock),
+            mutexes: most(Action::Mutex),
+            arrived: 0,
+            last_boosted: 0,
+            seen: vec![
+                Vcpu {
+                    blocking: true,
+                    timer_vector: 0xec,
+                    ..Vcpu::default()
+                };
+                spec.vcpus.get() as usize
+            ],
+            workload: Arc::from(spec.workload.as_str()),
+        });
+    }
+
+    fn add_task(&mut self, vm: u32, weight: u32, guest: Guest) {
+        let load = LoadWeight::from_load(u64::from(weight) << 10);
+        self.tasks.push(Task {
+            entity: Entity::new(load, self.times.base_slice),
+            place: Where::Asleep,
+            cpu: 0,
+            pinned: vm == NO_VM,
+            vm,
+            guest,
+            in_spin: false,
+            record: Record::default(),
+            yields: TaskState::default(),
+            swap: None,
+            yielded_to_at: None,
+            waiting_since: 0,
+            ran_until: 0,
+            run_ns: 0,
+            delay_ns: 0,
+        });
+    }
+
+    /// Each vCPU begins a round at a time of its own, the CPUs shared out evenly but at
+    /// random.
+    fn start(&mut self, scenario: &Scenario, random: &mut Guest) {
+        let cpus = self.cpus.len();
+        let vcpus = self.tasks.len();
+        let mut place: Vec<usize> = (0..vcpus).map(|n| n % cpus).collect();
+        if !scenario.host.pinned {
+            for n in (1..vcpus).rev() {
+                place.swap(n, random.below(n as u64 + 1) as usize);
+            }
+        }
+        for (task, &cpu) in place.iter().enumerate() {
+            let steps = self.vms[self.tasks[task].vm as usize].steps.len();
+            let state = &mut self.tasks[task];
+            (state.cpu, state.pinned) = (cpu as u32, scenario.host.pinned);
+            state.guest.step = steps - 1;
+            state.guest.wait(State::Sleep);
+            let at = random.below(START_NS);
+            self.timers.set((2 * cpus + task) as u32, at);
+        }
+        for cpu in 0..cpus {
+            self.idle.set(cpu, true);
+            let at = random.below(self.balance_interval(cpu));
+            self.timers.set((cpus + cpu) as u32, at);
+        }
+        self.add_hogs(scenario);
+    }
+
+    fn add_hogs(&mut self, scenario: &Scenario) {
+        let Some(hogs) = &scenario.hogs else { return };
+        let weight = (hogs.weight.get() * 1024 / 100) as u32;
+        for n in 0..hogs.count.get() as usize {
+            let task = self.tasks.len() as u32;
+            let mut guest = Guest::new(0, 0);
+            guest.run(u64::MAX / 2, false);
+            self.add_task(NO_VM, weight, guest);
+            self.enqueue(task, n % self.cpus.len());
+            self.tasks[task as usize].cpu = (n % self.cpus.len()) as u32;
+            self.schedule(n % self.cpus.len());
+        }
+    }
+}
+
+fn cpu() -> Cpu {
+    Cpu {
+        root: Queue::default(),
+        curr: None,
+        charged: 0,
+        synced: 0,
+        slice_end: u64::MAX,
+        nr: 0,
+        resched: false,
+        limited_at: None,
+    }
+}
+
+/// 0.7 ms * (1 + log2 of the CPUs, at most 8) (`update_sysctl`).
+fn default_slice(cpus: usize) -> u64 {
+    700_000 * u64::from(1 + cpus.min(8).ilog2())
+}
+
+fn costs(scenario: &Scenario) -> Costs {
+    let cost = &scenario.host.cost;
+    Costs {
+        switch: cost.switch_ns.get(),
+        spin_exit: cost.spin_exit_ns.get(),
+        look: cost.look_ns.get(),
+        yielding: cost.yield_ns.get(),
+        send: cost.send_ns.get(),
+        wake: cost.wake_ns.get(),
+    }
+}
+
+/// The kernel's switches that a policy stands for.
+fn tunables(policy: &Policy) -> Tunables {
+    let mode = match policy.mode {
+        Mode::Penalty => CoreMode::Penalty,
+        Mode::Credit => CoreMode::Credit,
+        Mode::Transfer => CoreMode::Transfer,
+        Mode::Off | Mode::V2 | Mode::V3 | Mode::Hier => CoreMode::Off,
+    };
+    Tunables {
+        mode,
+        granularity_ns: policy.granularity_ns,
+        pair_window_ns: policy.pair_window_ns,
+        rate_window_ns: policy.rate_window_ns,
+        advance: policy.advance,
+        handoff: policy.handoff,
+    }
+}

@@ -1,0 +1,237 @@
+//! What the scheduler makes of a directed yield: stock's hint, sched-core's settlement on
+//! one runqueue, advance and handoff across two, and the comparison variants.
+
+use sched_core::debooster::{self, Level, Place, Settlement, Yield};
+
+use super::{Host, TaskId, Where};
+use crate::policy::Mode;
+use crate::scenario::Layout;
+
+/// The comparison variants' window for a runqueue, ns.
+const COMPARE_WINDOW_NS: u64 = 6_000_000;
+
+impl Host {
+    /// `yield_to_task_fair()`: `me` runs, `target` waits.
+    pub(super) fn directed_yield(&mut self, me: TaskId, target: TaskId) {
+        let cpu = self.tasks[me as usize].cpu as usize;
+        let other = self.tasks[target as usize].cpu as usize;
+        // Nothing may be compared before what has been run is charged.
+        self.update_curr(cpu);
+        self.path(target, |queue, id| queue.set_buddy(id));
+        if cpu != other {
+            return self.yield_across(me, target);
+        }
+        match self.policy.mode {
+            Mode::Penalty | Mode::Credit | Mode::Transfer => {
+                if !self.settle(me, target) {
+                    self.forfeit(me);
+                }
+            }
+            Mode::V2 | Mode::V3 => self.compare_settle(me, target),
+            Mode::Hier => {
+                // Up from the task, while eligible.
+                let (times, mut up) = (self.times, self.cpus[cpu].nr > 1);
+                self.path(me, |queue, id| {
+                    up &= queue.eligible(id);
+                    if up {
+                        queue.forfeit(&times);
+                    }
+                });
+            }
+            Mode::Off => self.forfeit(me),
+        }
+    }
+
+    /// Stock's forfeit, on the task's own level only. In a group of its own that level
+    /// decides nothing.
+    fn forfeit(&mut self, me: TaskId) {
+        let cpu = self.tasks[me as usize].cpu as usize;
+        if self.cpus[cpu].nr < 2 || self.layout == Layout::Vcpu {
+            return;
+        }
+        let times = self.times;
+        self.level(me).forfeit(&times);
+    }
+
+    fn settle(&mut self, me: TaskId, target: TaskId) -> bool {
+        let now = self.now;
+        let window = self.tunables.pair_window_ns;
+        let yields = &self.tasks[target as usize].yields;
+        let damped = window > 0 && yields.reversed(u64::from(me), now, window);
+        let Some((from, to, gap, n)) = self.pair(me, target) else {
+            return false;
+        };
+        let pair = Yield {
+            from: &[from],
+            to: &[to],
+            gap,
+            n,
+            now,
+        };
+        let mut state = self.tasks[me as usize].yields;
+        let (tunables, core) = (self.tunables, self.core);
+        let settled = debooster::settle(
+            &pair,
+            damped,
+            u64::from(target),
+            &mut state,
+            &tunables,
+            &core,
+        );
+        self.tasks[me as usize].yields = state;
+        match settled {
+            Ok(settlement) => self.apply(me, target, settlement),
+            Err(_) => {
+                self.stats.refused += 1;
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Two tasks of a VM compete on the level of their own entities in every layout: groups
+    /// of one vCPU have no level that decides anything below that.
+    fn pair(&mut self, me: TaskId, target: TaskId) -> Option<(Level, Level, i64, u32)> {
+        let queue = self.level(me);
+        let (from, to) = (queue.level(me)?, queue.level(target)?);
+        let gap = from.vlag.wrapping_sub(to.vlag);
+        Some((from, to, gap, queue.len() as u32))
+    }
+
+    fn apply(&mut self, me: TaskId, target: TaskId, settlement: Settlement) {
+        let queue = self.level(me);
+        match settlement {
+            Settlement::Eligible => queue.clear_buddy(me),
+            Settlement::Transfer { amount } => {
+                queue.change(me, |e| e.pay(amount));
+                queue.change(target, |e| e.get(amount));
+            }
+            Settlement::Credit { amount } => queue.change(target, |e| e.get(amount)),
+            Settlement::Penalty { virtual_ns } => queue.change(me, |e| e.pay_virtual(virtual_ns)),
+        }
+        self.stats.settled += u64::from(settlement != Settlement::Eligible);
+    }
+
+    /// v2 penalises the yielder, v3 credits the target within its bound, both once in 6 ms
+    /// for a runqueue; whether or not, the yielder forfeits as stock.
+    fn compare_settle(&mut self, me: TaskId, target: TaskId) {
+        let cpu = self.tasks[me as usize].cpu as usize;
+        let recent = |at| debooster::recent(self.now, at, COMPARE_WINDOW_NS);
+        if !self.cpus[cpu].limited_at.is_some_and(recent) {
+            self.cpus[cpu].limited_at = Some(self.now);
+            let base = self.times.base_slice;
+            if let Some((from, to, gap, n)) = self.pair(me, target) {
+                let settlement = match self.policy.mode {
+                    Mode::V2 => Settlement::Penalty {
+                        virtual_ns: debooster::penalty(
+                            from.load.calc_delta_fair(base),
+                            gap,
+                            n,
+                            false,
+                        ),
+                    },
+                    _ => Settlement::Credit {
+                        amount: debooster::need(to.vlag, to.load.weight(), to.queue_weight),
+                    },
+                };
+                self.apply(me, target, settlement);
+            }
+        } else {
+            self.stats.refused += 1;
+        }
+        self.forfeit(me);
+    }
+
+    /// The target waits on another CPU.
+    fn yield_across(&mut self, me: TaskId, target: TaskId) {
+        if self.policy.handoff && self.hand_off(me, target) {
+            return;
+        }
+        let other = self.tasks[target as usize].cpu as usize;
+        self.update_curr(other);
+        if self.policy.advance {
+            self.advance(target);
+        }
+        self.forfeit(me);
+        if !self.policy.advance || self.would_win(target) {
+            self.resched(other);
+        }
+    }
+
+    /// Lets the target run although it is not eligible, within its bound.
+    fn advance(&mut self, target: TaskId) {
+        let times = self.times;
+        let mut may = true;
+        self.path(target, |queue, id| {
+            may &= queue.curr() == Some(id) || queue.may_advance(id, &times)
+        });
+        if may {
+            self.path(target, |queue, id| queue.let_advance(id));
+            self.stats.advances += 1;
+        }
+    }
+
+    fn would_win(&mut self, target: TaskId) -> bool {
+        let times = self.times;
+        let mut wins = true;
+        self.path(target, |queue, id| {
+            wins &= queue.curr() == Some(id) || queue.buddy_wins(id, &times);
+        });
+        wins
+    }
+
+    /// Yielder and target exchange their places; the yielder follows when it is switched
+    /// out.
+    fn hand_off(&mut self, me: TaskId, target: TaskId) -> bool {
+        let (from, to) = (&self.tasks[me as usize], &self.tasks[target as usize]);
+        if from.swap.is_some() || from.pinned || to.pinned {
+            return false;
+        }
+        let (cpu, other) = (from.cpu as usize, to.cpu);
+        let times = self.times;
+        let exact = self.policy.exact;
+        let queue = self.level(me);
+        let mine = match exact {
+            true => queue.stand_in(me, &times),
+            false => queue.place_of(me, &times),
+        };
+        let Some(mine) = mine else { return false };
+        let Some(theirs) = self.level(target).place_of(target, &times) else {
+            return false;
+        };
+        self.tasks[me as usize].swap = Some((other, theirs));
+        self.take_place(target, cpu, &mine);
+        self.path(target, |queue, id| queue.set_buddy(id));
+        self.stats.handoffs += 1;
+        true
+    }
+
+    fn take_place(&mut self, task: TaskId, cpu: usize, place: &Place) {
+        let since = self.tasks[task as usize].waiting_since;
+        self.dequeue(task, false);
+        place.take(&mut self.tasks[task as usize].entity);
+        self.enqueue(task, cpu);
+        self.tasks[task as usize].waiting_since = since;
+        self.stats.migrations += 1;
+    }
+
+    /// A yielder that gave its place away was switched out: it takes its new one.
+    pub(super) fn follow(&mut self, task: TaskId) {
+        let state = &mut self.tasks[task as usize];
+        if state.place == Where::Running {
+            return;
+        }
+        let Some((cpu, place)) = state.swap.take() else {
+            return;
+        };
+        let cpu = cpu as usize;
+        if state.place != Where::Waiting || state.cpu as usize == cpu {
+            return;
+        }
+        self.take_place(task, cpu, &place);
+        self.stats.swaps += 1;
+        if self.cpus[cpu].curr.is_none() {
+            self.resched(cpu);
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! One level of a CPU's fair runqueue: sched-core's arithmetic over the entities there.
+//!
+//! The entities of a level are few, the host's overcommit, and stand in one piece of
+//! memory: walking them beats a tree. Nothing here grows with the host.
+
+use sched_core::debooster::{self, Level, Place};
+use sched_core::eevdf::{self, Average, Entity, Join, Pick};
+use sched_core::weight::LoadWeight;
+
+/// What tells the entities of a level apart.
+pub type Id = u32;
+
+/// What all levels of a host have in common, ns.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// Between two ticks.
+    pub tick: u64,
+    /// Length of a request.
+    pub base_slice: u64,
+}
+
+/// A level (`cfs_rq`).
+#[derive(Debug, Default)]
+pub struct Queue {
+    average: Average,
+    queued: Vec<Entity>,
+    ids: Vec<Id>,
+    curr: Option<(Id, Entity)>,
+    next: Option<Id>,
+    advance: bool,
+    /// Weight of all entities, the current one included.
+    weight: u64,
+}
+
+impl Queue {
+    /// Entities, the current one included.
+    pub fn len(&self) -> usize {
+        self.queued.len() + usize::from(self.curr.is_some())
+    }
+
+    /// Nobody is here.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Weight of all entities.
+    pub fn weight(&self) -> u64 {
+        self.weight
+    }
+
+    /// Who runs.
+    pub fn curr(&self) -> Option<Id> {
+        self.curr.map(|(id, _)| id)
+    }
+
+    /// Those who wait, in order of arrival.
+    pub fn waiting(&self) -> &[Id] {
+        &self.ids
+    }
+
+    fn curr_entity(&self) -> Option<&Entity> {
+        self.curr.as_ref().map(|(_, entity)| entity)
+    }
+
+    fn index(&self, id: Id) -> Option<usize> {
+        self.ids.iter().position(|other| *other == id)
+    }
+
+    /// The entity of `id`, if it is here.
+    pub fn entity(&self, id: Id) -> Option<&Entity> {
+        match &self.curr {
+            Some((curr, entity)) if *curr == id => Some(entity),
+            _ => self.index(id).map(|index| &self.queued[index]),
+        }
+    }
+
+    /// V, virtual ns.
+    pub fn avg(&mut self) -> u64 {
+        let Self { average, curr, .. } = self;
+        average.avg_vruntime(curr.as_ref().map(|(_, entity)| entity))
+    }
+
+    /// Changes the entity of `id` and keeps the average in step.
+    pub fn change(&mut self, id: Id, change: impl FnOnce(&mut Entity)) {
+        if let Some((curr, entity)) = &mut self.curr
+            && *curr == id
+        {
+            change(entity);
+        } else if let Some(index) = self.index(id) {
+            self.average.sub(&self.queued[index]);
+            change(&mut self.queued[index]);
+            self.average.add(&self.queued[index]);
+        }
+    }
+
+    /// Puts an entity to its place.
+    pub fn join(&mut self, id: Id, mut entity: Entity, join: Join, times: &Times) {
+        let empty = self.is_empty();
+        let Self { average, curr, .. } = self;
+        let curr = curr.as_ref().map(|(_, entity)| entity);
+        eevdf::place(&mut entity, average, curr, empty, join, times.base_slice);
+        self.weight += u64::from(entity.load.weight());
+        self.push(id, entity);
+    }
+
+    fn push(&mut self, id: Id, entity: Entity) {
+        self.average.add(&entity);
+        self.queued.push(entity);
+        self.ids.push(id);
+    }
+
+    fn remove(&mut self, id: Id) -> Option<Entity> {
+        let index = self.index(id)?;
+        let entity = self.queued.remove(index);
+        self.ids.remove(index);
+        self.average.sub(&entity);
+        Some(entity)
+    }
+
+    /// Takes `id` out, current or waiting, with its lag kept.
+    pub fn leave(&mut self, id: Id, sleep: bool, times: &Times) -> Option<Entity> {
+        let avg = self.avg();
+        let mut entity = match self.curr {
+            Some((curr, entity)) if curr == id => {
+                self.curr = None;
+                entity
+            }
+            _ => self.remove(id)?,
+        };
+        entity.leave(avg, times.tick, sleep);
+        self.weight -= u64::from(entity.load.weight());
+        self.clear_buddy(id);
+        Some(entity)
+    }
+
+    /// Charges the current entity. True if it is to be preempted for that.
+    pub fn charge(&mut self, service: u64, times: &Times) -> bool {
+        let others = self.len() > 1;
+        let Some((id, entity)) = &mut self.curr else {
+            return false;
+        };
+        let consumed = entity.run(service, times.base_slice);
+        let id = *id;
+        if consumed && others {
+            self.clear_buddy(id);
+        }
+        consumed && others
+    }
+
+    /// ns of service until the current entity has used its request up, if anybody waits.
+    pub fn request_left(&self) -> Option<u64> {
+        let entity = self.curr_entity().filter(|_| self.len() > 1)?;
+        let left = entity.deadline.wrapping_sub(entity.vruntime) as i64;
+        let service = debooster::service(left.max(0) as u64, entity.load.weight());
+        // The inverse weight rounds: come a little late rather than twice.
+        Some(service + (service >> 20) + 1)
+    }
+
+    /// Is `id` owed service?
+    pub fn eligible(&self, id: Id) -> bool {
+        let eligible = |e: &Entity| self.average.eligible(self.curr_entity(), e.vruntime);
+        self.entity(id).is_some_and(eligible)
+    }
+
+    /// V - v of `id`, virtual ns.
+    pub fn vlag(&mut self, id: Id) -> i64 {
+        let avg = self.avg();
+        self.entity(id)
+            .map_or(0, |e| avg.wrapping_sub(e.vruntime) as i64)
+    }
+
+    /// How `id` stands here, for a settlement.
+    pub fn level(&mut self, id: Id) -> Option<Level> {
+        let vlag = self.vlag(id);
+        let entity = *self.entity(id)?;
+        Some(Level {
+            vlag,
+            load: entity.load,
+            slice: entity.slice,
+            queue_weight: self.weight,
+            alone: self.len() < 2,
+        })
+    }
+
+    /// Where `id` stands, for an exchange.
+    pub fn place_of(&mut self, id: Id, times: &Times) -> Option<Place> {
+        let avg = self.avg();
+        self.entity(id).map(|e| Place::of(e, avg, times.tick))
+    }
+
+    /// The place that has a newcomer of the same weight join at the very vruntime of `id`,
+    /// who is still here: [`eevdf::place`] inflates lag by (W + w) / W.
+    pub fn stand_in(&mut self, id: Id, times: &Times) -> Option<Place> {
+        let place = self.place_of(id, times)?;
+        let weight = u64::from(self.entity(id)?.load.weight());
+        let all = i128::from(self.weight);
+        let lag = i128::from(place.lag) * all / (all + i128::from(weight));
+        Some(Place {
+            lag: lag as i64,
+            ..place
+        })
+    }
+
+    /// May `id` run although it is not eligible?
+    pub fn may_advance(&mut self, id: Id, times: &Times) -> bool {
+        let vlag = self.vlag(id);
+        self.entity(id).is_some_and(|e| {
+            let lag = debooster::lag(vlag, e.load.weight());
+            debooster::may_advance(lag, e.slice, times.tick)
+        })
+    }
+
+    /// Gives `id` another weight.
+    pub fn reweight(&mut self, id: Id, load: LoadWeight, times: &Times) {
+        let avg = self.avg();
+        let old = self.entity(id).map_or(0, |e| u64::from(e.load.weight()));
+        self.change(id, |e| e.reweight(avg, times.tick, load));
+        self.weight = self.weight - old + u64::from(load.weight());
+    }
+
+    /// Makes `id` the one to be picked next.
+    pub fn set_buddy(&mut self, id: Id) {
+        self.next = Some(id);
+        self.advance = false;
+    }
+
+    /// The buddy, if it is `id`, may run although it is not eligible.
+    pub fn let_advance(&mut self, id: Id) {
+        self.advance = self.next == Some(id);
+    }
+
+    /// `id` is no longer the one to be picked next.
+    pub fn clear_buddy(&mut self, id: Id) {
+        if self.next == Some(id) {
+            self.next = None;
+            self.advance = false;
+        }
+    }
+
+    /// Would the buddy `id` be picked now?
+    pub fn buddy_wins(&mut self, id: Id, times: &Times) -> bool {
+        self.next == Some(id) && (self.eligible(id) || self.advance && self.may_advance(id, times))
+    }
+
+    /// Who runs next (`pick_next_entity`).
+    pub fn pick(&mut self, times: &Times) -> Option<Id> {
+        if let Some(next) = self.next
+            && self.buddy_wins(next, times)
+        {
+            return Some(next);
+        }
+        self.pick_eevdf()
+    }
+
+    /// Who runs next, buddies apart.
+    pub fn pick_eevdf(&self) -> Option<Id> {
+        match eevdf::pick(&self.queued, &self.average, self.curr_entity())? {
+            Pick::Current => self.curr(),
+            Pick::Queued(index) => Some(self.ids[index]),
+        }
+    }
+
+    /// The current entity waits again.
+    pub fn put_curr(&mut self) {
+        if let Some((id, entity)) = self.curr.take() {
+            self.push(id, entity);
+        }
+    }
+
+    /// `id`, who waits, is current now and protected.
+    pub fn set_curr(&mut self, id: Id) {
+        if let Some(mut entity) = self.remove(id) {
+            entity.protect();
+            self.curr = Some((id, entity));
+            self.clear_buddy(id);
+        }
+    }
+
+    /// A stock yield of the current entity on this level.
+    pub fn forfeit(&mut self, times: &Times) {
+        if let Some(id) = self.curr() {
+            self.clear_buddy(id);
+            let eligible = self.eligible(id);
+            self.change(id, |e| e.forfeit(eligible, times.base_slice));
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! Scenario files: the host, its VMs, what they run, and what is compared.
+//!
+//! docs/simulator.md has every key. A value that makes no sense is refused with its line
+//! and column.
+
+mod bounded;
+
+use std::path::Path;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+pub use bounded::Bounded;
+
+use crate::policy::{Policy, Variant};
+use crate::{Error, Result};
+
+/// Longest time in a scenario: an hour.
+const HOUR_NS: i64 = 3_600_000_000_000;
+/// The most vCPUs of a VM: KVM's own limit on x86.
+pub const MOST_VM_VCPUS: i64 = 1024;
+/// The most vCPUs on a host.
+const MOST_VCPUS: u64 = 65_536;
+
+type Ns = Bounded<0, HOUR_NS>;
+
+/// One file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// Names the results.
+    pub name: String,
+    /// How long is measured, in ms of virtual time.
+    pub window_ms: Bounded<1, 3_600_000>,
+    /// How long runs before that, in ms.
+    #[serde(default)]
+    pub warmup_ms: Bounded<0, 3_600_000>,
+    /// Samples a variant: seeds 1, 2, ...
+    #[serde(default = "one")]
+    pub seeds: Bounded<1, 10_000>,
+    /// What is compared: names of [`Variant`]s.
+    pub variants: Vec<Spanned<String>>,
+    /// Variants of one's own.
+    #[serde(default)]
+    pub variant: Vec<Variant>,
+    /// The machine.
+    pub host: HostSpec,
+    /// What runs on it.
+    #[serde(default)]
+    pub vm: Vec<VmSpec>,
+    /// Ordinary threads that always compute, one a CPU.
+    #[serde(default)]
+    pub hogs: Option<HogSpec>,
+}
+
+/// The machine and its kernel.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostSpec {
+    /// CPUs.
+    pub cpus: Bounded<1, 4096>,
+    /// CPUs that share a cache: wake-ups and pulls look there first.
+    #[serde(default = "sixteen")]
+    pub llc_cpus: Bounded<1, 4096>,
+    /// Ticks a second.
+    #[serde(default = "hz")]
+    pub hz: Bounded<24, 10_000>,
+    /// Where a slice ends.
+    #[serde(default)]
+    pub slice_end: SliceEnd,
+    /// Length of a request in ns; the kernel's default for this number of CPUs if absent.
+    #[serde(default)]
+    pub base_slice_ns: Option<Bounded<100_000, 1_000_000_000>>,
+    /// How vCPUs are put into cgroups.
+    #[serde(default)]
+    pub layout: Layout,
+    /// Whether each vCPU has one CPU that it may run on.
+    #[serde(default)]
+    pub pinned: bool,
+    /// Costs in ns of CPU time.
+    #[serde(default)]
+    pub cost: Costs,
+}
+
+/// Where a slice ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SliceEnd {
+    /// At the first tick after it is used up, as without HRTICK.
+    #[default]
+    Tick,
+    /// When it is used up.
+    Exact,
+}
+
+/// How vCPUs are put into cgroups.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Layout {
+    /// All in one.
+    #[default]
+    Flat,
+    /// A group for each VM.
+    Vm,
+    /// A group for each VM, and in it one for each vCPU, as libvirt makes them.
+    Vcpu,
+}
+
+impl Layout {
+    /// As in scenario files and results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Flat => "flat",
+            Self::Vm => "vm",
+            Self::Vcpu => "vcpu",
+        }
+    }
+}
+
+/// What things cost, in ns of the CPU they happen on.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Costs {
+    /// A switch to another thread, paid by the one that comes.
+    pub switch_ns: Ns,
+    /// An exit for pause-loop exiting, with its search.
+    pub spin_exit_ns: Ns,
+    /// How long a vCPU spins before it exits. 0: it never does.
+    pub spin_window_ns: Ns,
+    /// A look at one more vCPU in the search.
+    pub look_ns: Ns,
+    /// A yield that was carried out.
+    pub yield_ns: Ns,
+    /// To send an interrupt to one vCPU.
+    pub send_ns: Ns,
+    /// From a halted vCPU's wake-up to its first instruction, without waiting.
+    pub wake_ns: Ns,
+}
+
+impl Default for Costs {
+    fn default() -> Self {
+        Self {
+            switch_ns: Bounded(1_500),
+            spin_exit_ns: Bounded(2_000),
+            spin_window_ns: Bounded(3_000),
+            look_ns: Bounded(5),
+            yield_ns: Bounded(500),
+            send_ns: Bounded(2_000),
+            wake_ns: Bounded(4_000),
+        }
+    }
+}
+
+/// VMs that are alike.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmSpec {
+    /// How many.
+    #[serde(default = "one_vm")]
+    pub count: Spanned<Bounded<1, 65_536>>,
+    /// vCPUs of each.
+    pub vcpus: Bounded<1, MOST_VM_VCPUS>,
+    /// cpu.weight of its group; in the flat layout of each vCPU.
+    #[serde(default = "weight")]
+    pub weight: Bounded<1, 10_000>,
+    /// Its scheduling class.
+    #[serde(default)]
+    pub class: Class,
+    /// Names its figures.
+    pub workload: String,
+    /// What each vCPU does again and again; one round is one unit of work.
+    pub steps: Vec<Spanned<Step>>,
+}
+
+/// A scheduling class.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Class {
+    /// SCHED_OTHER.
+    #[default]
+    Fair,
+    /// SCHED_VMF.
+    Vmf,
+}
+
+/// Ordinary threads beside the VMs.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HogSpec {
+    /// How many; number n is pinned to CPU n modulo the CPUs.
+    pub count: Bounded<1, 65_536>,
+    /// cpu.weight of each.
+    #[serde(default = "weight")]
+    pub weight: Bounded<1, 10_000>,
+}
+
+/// One step of a vCPU's round. A time is drawn evenly between half and one and a half
+/// times `ns`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// What.
+    #[serde(rename = "do")]
+    pub action: Action,
+    /// For how long, on average; the handler's time for `call` and `shootdown`.
+    #[serde(default)]
+    pub ns: Ns,
+    /// Of how many locks of the VM one is drawn.
+    #[serde(default = "one_lock")]
+    pub locks: Bounded<1, 4096>,
+    /// Whether interrupts are off while a spinlock is waited for and held.
+    #[serde(default)]
+    pub irqs_off: bool,
+    /// In how many of 1,000 rounds.
+    #[serde(default = "always")]
+    pub per_mille: Bounded<0, 1_000>,
+}
+
+/// What a vCPU does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Action {
+    /// Computes in user mode.
+    Compute,
+    /// Works in the kernel.
+    Kernel,
+    /// Takes one of the VM's spinlocks, in order of arrival, and holds it.
+    Spinlock,
+    /// Takes one of the VM's mutexes, sleeping while it is taken, and holds it.
+    Mutex,
+    /// Interrupts one other vCPU and spins until it has answered.
+    Call,
+    /// Interrupts all other vCPUs that aren't halted and spins until all have answered.
+    Shootdown,
+    /// Spins until all vCPUs of the VM are here.
+    Barrier,
+    /// Halts.
+    Sleep,
+}
+
+fn one() -> Bounded<1, 10_000> {
+    Bounded(1)
+}
+fn one_lock() -> Bounded<1, 4096> {
+    Bounded(1)
+}
+fn one_vm() -> Spanned<Bounded<1, 65_536>> {
+    Spanned::new(0..0, Bounded(1))
+}
+fn sixteen() -> Bounded<1, 4096> {
+    Bounded(16)
+}
+fn hz() -> Bounded<24, 10_000> {
+    Bounded(250)
+}
+fn weight() -> Bounded<1, 10_000> {
+    Bounded(100)
+}
+fn always() -> Bounded<0, 1_000> {
+    Bounded(1_000)
+}
+
+impl Scenario {
+    /// Reads a file.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
+            what: "read",
+            path: path.into(),
+            source,
+        })?;
+        Self::parse(&text, &path.display().to_string())
+    }
+
+    /// Reads `text`, called `name` in errors.
+    pub fn parse(text: &str, name: &str) -> Result<Self> {
+        let at = |span: Option<std::ops::Range<usize>>, what: &str| {
+            let (line, column) = place(text, span.map_or(0, |s| s.start));
+            Error::Scenario(format!("{name}:{line}:{column}: {}", one_line(what)))
+        };
+        let scenario: Self = toml::from_str(text).map_err(|e| at(e.span(), e.message()))?;
+        match scenario.check() {
+            Ok(()) => Ok(scenario),
+            Err((span, what)) => Err(at(Some(span), &what)),
+        }
+    }
+
+    /// The policies to compare, by name, in the order of the file.
+    pub fn policies(&self) -> Vec<(String, Policy)> {
+        let known = |name: &str| Policy::named(name, &self.variant);
+        let names = self.variants.iter().map(|v| v.as_ref());
+        names
+            .filter_map(|name: &String| Some((name.clone(), known(name)?)))
+            .collect()
+    }
+
+    /// vCPUs of all VMs.
+    pub fn vcpus(&self) -> u64 {
+        let each = |vm: &VmSpec| vm.count.as_ref().get() * vm.vcpus.get();
+        self.vm.iter().map(each).sum()
+    }
+
+    /// What no single value shows.
+    fn check(&self) -> std::result::Result<(), (std::ops::Range<usize>, String)> {
+        if self.variants.is_empty() {
+            return Err((
+                0..0,
+                "no variants: variants = [\"stock\", \"vmfirst\"]".into(),
+            ));
+        }
+        for name in &self.variants {
+            if Policy::named(name.as_ref(), &self.variant).is_none() {
+                let known = Policy::NAMES.join(", ");
+                let what = format!("no variant \"{}\"; there are {known}", name.as_ref());
+                return Err((name.span(), what));
+            }
+        }
+        let mut vcpus = 0;
+        for vm in &self.vm {
+            vcpus += vm.count.as_ref().get() * vm.vcpus.get();
+            if vcpus > MOST_VCPUS {
+                let what = format!("{vcpus} vCPUs so far; at most {MOST_VCPUS} on a host");
+                return Err((vm.count.span(), what));
+            }
+            if vm.steps.is_empty() {
+                let what = format!("VM \"{}\" has no steps", vm.workload);
+                return Err((vm.count.span(), what));
+            }
+            self.check_steps(vm)?;
+        }
+        Ok(())
+    }
+
+    fn check_steps(
+        &self,
+        vm: &VmSpec,
+    ) -> std::result::Result<(), (std::ops::Range<usize>, String)> {
+        for spanned in &vm.steps {
+            let step = spanned.as_ref();
+            let barrier = step.action == Action::Barrier;
+            if barrier && step.per_mille.get() < 1_000 {
+                let what = "a barrier in some rounds only would never open".into();
+                return Err((spanned.span(), what));
+            }
+            if !barrier && step.ns.get() == 0 {
+                return Err((spanned.span(), "a step without a time: ns = 10_000".into()));
+            }
+        }
+        let takes_time = |s: &Spanned<Step>| {
+            s.as_ref().per_mille.get() == 1_000 && s.as_ref().action != Action::Barrier
+        };
+        match vm.steps.iter().any(takes_time) {
+            true => Ok(()),
+            false => Err((vm.steps[0].span(), "a round that takes no time".into())),
+        }
+    }
+}
+
+/// Line and column, from 1, of a byte of `text`.
+fn place(text: &str, byte: usize) -> (usize, usize) {
+    let before = text.get(..byte).unwrap_or("");
+    let line = before.matches('\n').count() + 1;
+    let start = before.rfind('\n').map_or(0, |at| at + 1);
+    (line, before[start..].chars().count() + 1)
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

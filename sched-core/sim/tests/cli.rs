@@ -1,0 +1,129 @@
+//! What the program says to nonsense: one line, with its place.
+
+use assert_cmd::Command;
+
+const GOOD: &str = "name = \"x\"
+window_ms = 10
+variants = [\"stock\"]
+
+[host]
+cpus = 2
+
+[[vm]]
+count = 1
+vcpus = 2
+workload = \"w\"
+steps = [{ do = \"compute\", ns = 1000 }]
+";
+
+/// Runs `check` on GOOD with one line replaced; returns the status and what it said.
+fn check(from: &str, to: &str) -> (bool, String) {
+    assert!(GOOD.contains(from), "{from}");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.toml");
+    std::fs::write(&path, GOOD.replacen(from, to, 1)).unwrap();
+    let mut program = Command::cargo_bin("sched-sim").unwrap();
+    let output = program
+        .current_dir(&folder)
+        .args(["check", "s.toml"])
+        .output()
+        .unwrap();
+    (
+        output.status.success(),
+        String::from_utf8(output.stderr).unwrap(),
+    )
+}
+
+fn refused(from: &str, to: &str, expected: &str) {
+    let (fine, said) = check(from, to);
+    assert!(!fine, "{to} is taken");
+    assert_eq!(said, format!("sched-sim: s.toml:{expected}\n"), "for {to}");
+}
+
+#[test]
+fn a_good_scenario_is_taken() {
+    assert_eq!(check("x", "y"), (true, String::new()));
+}
+
+#[test]
+fn nonsense_gets_one_line_with_its_place() {
+    refused(
+        "vcpus = 2",
+        "vcpus = 2\nweight = 0",
+        "11:10: 0 is out of range: 1 to 10000",
+    );
+    refused(
+        "vcpus = 2",
+        "vcpus = 1_000_000",
+        "10:9: 1000000 is out of range: 1 to 1024",
+    );
+    refused(
+        "count = 1",
+        "count = 65_000",
+        "9:9: 130000 vCPUs so far; at most 65536 on a host",
+    );
+    refused(
+        "window_ms = 10",
+        "window_ms = -10",
+        "2:13: -10 is out of range: 1 to 3600000",
+    );
+    refused(
+        "ns = 1000 }",
+        "ns = -5 }",
+        "12:33: -5 is out of range: 0 to 3600000000000",
+    );
+    refused(
+        "\"stock\"",
+        "\"fast\"",
+        &format!(
+            "3:13: no variant \"fast\"; there are {}",
+            sched_sim::policy::Policy::NAMES.join(", ")
+        ),
+    );
+    refused("cpus = 2", "cpus = 0", "6:8: 0 is out of range: 1 to 4096");
+}
+
+#[test]
+fn unknown_keys_and_broken_files_get_one_line() {
+    for (from, to, place) in [
+        (
+            "cpus = 2",
+            "cpus = 2\nfans = 3",
+            "s.toml:7:1: unknown field `fans`",
+        ),
+        (
+            "ns = 1000",
+            "ns = 1000, color = 1",
+            "s.toml:12:39: unknown field `color`",
+        ),
+        (
+            "\"compute\"",
+            "\"dance\"",
+            "s.toml:12:17: unknown variant `dance`",
+        ),
+        ("name = ", "name ", "s.toml:1:6: "),
+        (
+            "ns = 1000",
+            "per_mille = 3",
+            "s.toml:12:10: a step without a time",
+        ),
+        (
+            "\"compute\", ns = 1000",
+            "\"barrier\"",
+            "s.toml:12:10: a round that takes no time",
+        ),
+    ] {
+        let (fine, said) = check(from, to);
+        assert!(!fine && said.contains(place), "{to}: {said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let mut program = Command::cargo_bin("sched-sim").unwrap();
+    let output = program.args(["run", "/nonexistent.toml"]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("can't read /nonexistent.toml"), "{said}");
+    assert_eq!(output.status.code(), Some(1));
+}

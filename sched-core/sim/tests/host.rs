@@ -1,0 +1,134 @@
+//! What any host must hold, whatever runs on it.
+
+use proptest::prelude::*;
+use sched_sim::host::Host;
+use sched_sim::policy::Policy;
+use sched_sim::run;
+use sched_sim::scenario::Scenario;
+
+const COMPUTE: &str = r#"{ do = "compute", ns = 100_000 }"#;
+const BUSY: &str = r#"{ do = "compute", ns = 50_000 }, { do = "spinlock", ns = 5_000 },
+    { do = "shootdown", ns = 2_000 }, { do = "mutex", ns = 3_000, locks = 2 },
+    { do = "call", ns = 1_000 }"#;
+
+fn vm(count: u64, vcpus: u64, weight: u64, steps: &str) -> String {
+    format!(
+        "[[vm]]\ncount = {count}\nvcpus = {vcpus}\nweight = {weight}\n\
+         workload = \"w\"\nsteps = [{steps}]\n"
+    )
+}
+
+fn scenario(cpus: u64, layout: &str, vms: &str) -> Scenario {
+    let text = format!(
+        "name = \"t\"\nwindow_ms = 200\nvariants = [\"stock\"]\n\
+         [host]\ncpus = {cpus}\nlayout = \"{layout}\"\n{vms}"
+    );
+    Scenario::parse(&text, "test").unwrap()
+}
+
+fn host_of(scenario: &Scenario, variant: &str, ms: u64) -> Host {
+    let policy = Policy::named(variant, &[]).unwrap();
+    let mut host = Host::new(scenario, &policy, 1);
+    host.run(50_000_000);
+    host.begin_window();
+    host.run(ms * 1_000_000);
+    host
+}
+
+fn share_of_first(vms: &[u64]) -> f64 {
+    vms[0] as f64 / vms.iter().sum::<u64>() as f64
+}
+
+#[test]
+fn shares_follow_weights() {
+    for layout in ["flat", "vm", "vcpu"] {
+        let vms = vm(1, 2, 100, COMPUTE) + &vm(1, 2, 300, COMPUTE);
+        let host = host_of(&scenario(2, layout, &vms), "stock", 4_000);
+        let (vms, _) = host.cpu_time();
+        let share = share_of_first(&vms);
+        assert!((0.24..0.26).contains(&share), "{layout}: {share}");
+    }
+}
+
+#[test]
+fn a_group_counts_as_one_whatever_its_size() {
+    let vms = vm(1, 1, 100, COMPUTE) + &vm(1, 6, 100, COMPUTE);
+    let host = host_of(&scenario(1, "vm", &vms), "stock", 4_000);
+    let (vms, _) = host.cpu_time();
+    assert!((0.49..0.51).contains(&share_of_first(&vms)), "{vms:?}");
+}
+
+#[test]
+fn a_busy_host_has_no_idle_cpu() {
+    for layout in ["flat", "vm", "vcpu"] {
+        let host = host_of(
+            &scenario(8, layout, &vm(3, 8, 100, COMPUTE)),
+            "stock",
+            1_000,
+        );
+        let run = host.vcpu_time()[0];
+        assert_eq!(run, 8_000_000_000, "{layout}");
+    }
+}
+
+#[test]
+fn an_idle_cpu_takes_work_within_a_tick_or_two() {
+    // Five threads on four CPUs: each leaves and comes back now and then.
+    let steps = r#"{ do = "compute", ns = 20_000_000 }, { do = "sleep", ns = 1_000_000 }"#;
+    let host = host_of(&scenario(4, "flat", &vm(5, 1, 100, steps)), "stock", 2_000);
+    let run = host.vcpu_time()[0];
+    // Demand is 5 * 20/21 CPUs; now and then less than 4 of them want to run.
+    assert!(run > 7_700_000_000, "{run}");
+}
+
+#[test]
+fn no_lag_is_minted_by_yields() {
+    // A VM that yields as often as it can gains no CPU time from one that computes.
+    for variant in Policy::NAMES {
+        let vms = vm(1, 4, 100, BUSY) + &vm(1, 4, 100, COMPUTE);
+        let host = host_of(&scenario(4, "vm", &vms), variant, 4_000);
+        let (vms, _) = host.cpu_time();
+        assert!(share_of_first(&vms) < 0.505, "{variant}: {vms:?}");
+    }
+}
+
+#[test]
+fn equal_seeds_make_equal_cells() {
+    let scenario = scenario(4, "flat", &vm(2, 4, 100, BUSY));
+    for variant in Policy::NAMES {
+        let policy = Policy::named(variant, &[]).unwrap();
+        let digest = |seed| run::cell(&scenario, variant, &policy, seed).console_sha256;
+        assert_eq!(digest(1), digest(1), "{variant}");
+        assert_ne!(digest(1), digest(2), "{variant}");
+    }
+}
+
+#[test]
+fn results_are_read_by_the_harness() {
+    let scenario = scenario(4, "flat", &vm(2, 4, 100, BUSY));
+    let results = run::run(&scenario, 2, || ());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("results.json");
+    results.save(&path).unwrap();
+    let table = dense_bench::report::table(&dense_bench::results::Results::load(&path).unwrap());
+    assert!(table.contains("Host: simulated"), "{table}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// CPU time is neither lost nor made: what VMs had is what CPUs gave, and nobody ran
+    /// on two CPUs at a time.
+    #[test]
+    fn cpu_time_is_kept(
+        cpus in 1u64..12, vms in 1u64..5, vcpus in 1u64..9,
+        layout in prop::sample::select(vec!["flat", "vm", "vcpu"]),
+        variant in prop::sample::select(Policy::NAMES.to_vec()),
+    ) {
+        let host = host_of(&scenario(cpus, layout, &vm(vms, vcpus, 100, BUSY)), variant, 100);
+        let [run, _, spin] = host.vcpu_time();
+        prop_assert!(run <= cpus.min(vms * vcpus) * 100_000_000, "{} on {} CPUs", run, cpus);
+        prop_assert!(spin <= run);
+        prop_assert!(host.work().iter().all(|(_, rounds)| *rounds > 0));
+    }
+}
