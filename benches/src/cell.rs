@@ -17,6 +17,7 @@ use crate::guest::{Event, Go, Guest, Listener, Outcome};
 use crate::placement;
 use crate::spec::{CellOutput, CellSpec, Measured};
 use crate::timeline::{Timeline, Trace};
+use crate::truth::{Wait, Watch};
 use crate::{Error, Result};
 
 /// Guests start up to this much apart, as the seed says.
@@ -68,6 +69,7 @@ fn measure(spec: &CellSpec, host: Host) -> Result<Measured> {
     vms.go(spec)?;
     let go = Instant::now();
     vms.watch_until(go + Duration::from_millis(spec.warmup_ms))?;
+    let truth = Watch::begin(&spec.workload, &vms_pids, &mut changes)?;
     let look = || snapshot(&vms_pids, third.as_ref());
     let (begin, before) = (Instant::now(), look());
     let timeline = match spec.timeline_ms {
@@ -80,11 +82,16 @@ fn measure(spec: &CellSpec, host: Host) -> Result<Measured> {
     };
     vms.watch_until(begin + Duration::from_millis(spec.window_ms))?;
     let (window, after) = (begin.elapsed(), look());
+    truth.as_ref().map_or(Ok(()), Watch::stop)?;
 
     let done_by = go + Duration::from_millis(spec.finish_timeout_ms);
     vms.wait_for_all(Guest::is_done, done_by, "did not end in time")?;
+    let mut counters = difference(&before, &after);
+    if let Some(truth) = truth {
+        counters.extend(truth.judge(&vms.waits())?);
+    }
     let host = Outside {
-        counters: difference(&before, &after),
+        counters,
         window_ns: nanos(window),
         ready_ns,
         timeline,
@@ -171,6 +178,10 @@ impl<'a> Vms<'a> {
 
     fn pids(&self) -> Vec<u32> {
         self.guests.iter().map(Guest::pid).collect()
+    }
+
+    fn waits(&mut self) -> Vec<Vec<Wait>> {
+        self.guests.iter_mut().map(Guest::take_waits).collect()
     }
 
     fn outcomes(&mut self) -> Vec<Outcome> {

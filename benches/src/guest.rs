@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal
 use serde::{Deserialize, Serialize};
 
 use crate::spec::{CellSpec, Pv, fair};
+use crate::truth::Wait;
 use crate::{Error, Result};
 
 /// Begins each line that is meant for the harness; see the guests' `protocol`.
@@ -22,6 +23,8 @@ const PREFIX: &str = "VMFIRST ";
 const TAIL: usize = 5;
 /// Longer lines are broken, whatever a guest prints.
 const LONGEST_LINE: u64 = 16 * 1024;
+/// Waits that are kept of a guest, whatever it prints.
+const MOST_WAITS: usize = 64 * 4096;
 /// How long a VMM may take to end after it was asked to, or has closed its output.
 const GRACE: Duration = Duration::from_secs(2);
 /// Between two looks whether it has.
@@ -63,6 +66,7 @@ pub struct Guest {
     input: Option<ChildStdin>,
     tail: VecDeque<String>,
     ready: bool,
+    waits: Vec<Wait>,
     outcome: Option<Outcome>,
     ended: bool,
 }
@@ -111,6 +115,7 @@ impl Guest {
             process,
             tail: VecDeque::new(),
             ready: false,
+            waits: Vec::new(),
             outcome: None,
             ended: false,
         })
@@ -129,6 +134,11 @@ impl Guest {
     /// Whether it has told its result and ended cleanly.
     pub fn is_done(&self) -> bool {
         self.ended
+    }
+
+    /// The waits of its vCPUs for each other, if it told any.
+    pub fn take_waits(&mut self) -> Vec<Wait> {
+        std::mem::take(&mut self.waits)
     }
 
     /// What it measured.
@@ -162,6 +172,10 @@ impl Guest {
             let outcome = serde_json::from_str(json)
                 .map_err(|e| self.error(&format!("result not understood: {e}")))?;
             self.outcome = Some(outcome);
+        } else if let Some(wait) = said.strip_prefix("TRUTH ").and_then(Wait::parse)
+            && self.waits.len() < MOST_WAITS
+        {
+            self.waits.push(wait);
         }
         Ok(())
     }

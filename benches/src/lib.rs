@@ -24,6 +24,7 @@ pub mod stats;
 pub mod storm;
 pub mod third;
 pub mod timeline;
+mod truth;
 
 pub use error::Error;
 

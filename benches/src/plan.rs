@@ -44,7 +44,7 @@ const FINISH_TIMEOUT_MS: u64 = 60_000;
 const VARIANTS: &str = include_str!("../plans/variants.toml");
 
 /// The kernel that a variant's host boots.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HostKernel {
     /// Nothing but counters.
@@ -54,6 +54,9 @@ pub enum HostKernel {
 }
 
 impl HostKernel {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Stock, Self::Patched];
+
     /// Its name in plans and results.
     pub fn name(self) -> &'static str {
         match self {

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::plan::{self, Planned};
+use crate::plan::{self, HostKernel, Planned};
 use crate::results::{Cell, Failure, Results};
 use crate::{Error, Result};
 
@@ -115,6 +115,8 @@ pub struct Session {
     /// The workloads of the whole plan: what is built for them is the same for any
     /// choice of its cells.
     pub workloads: BTreeSet<String>,
+    /// The kernels of the whole plan.
+    pub kernels: BTreeSet<HostKernel>,
     /// What is there of them, saved whenever it changes.
     pub results: Results,
     resumed: bool,
@@ -152,6 +154,7 @@ impl Session {
         };
         Ok(Self {
             planned,
+            kernels: whole.iter().map(|c| c.variant.kernel).collect(),
             workloads: whole.into_iter().map(|c| c.spec.workload).collect(),
             results,
             resumed: choice.resume,

@@ -127,7 +127,7 @@ fn value<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// The word after `name`.
-fn word<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+pub(crate) fn word<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let mut words = text.split_whitespace();
     words.find(|w| *w == name)?;
     words.next()

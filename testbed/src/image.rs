@@ -198,10 +198,17 @@ pub fn build(name: &str, files: &Files, cache: &Cache) -> Result<PathBuf> {
     Ok(dir.join("initrd"))
 }
 
+/// Workloads of the guest that is a kernel of its own; it needs no image.
+const PAYLOADS: &[&str] = &["truth-all", "truth-call", "truth-lock", "truth-wake"];
+
 /// Builds a workload's guest image.
 fn guest(workload: &str, programs: &Programs, cache: &Cache) -> Result<PathBuf> {
+    if PAYLOADS.contains(&workload) {
+        return build(workload, &Files::default(), cache);
+    }
     let Some(guest) = GUESTS.iter().find(|g| g.workload == workload) else {
-        let names: Vec<_> = GUESTS.iter().map(|g| g.workload).collect();
+        let guests = GUESTS.iter().map(|g| g.workload);
+        let names: Vec<_> = guests.chain(PAYLOADS.iter().copied()).collect();
         return Err(Error::Setup(format!(
             "no workload is called {workload}; there are: {}",
             names.join(", ")
@@ -258,7 +265,11 @@ pub fn host(
     let mut files = Files::default();
     files.add("/init", &programs.path("dense-bench"))?;
     files.add("/vmfirst/vmm", &programs.path("vmm"))?;
-    files.add("/vmfirst/guest/bzImage", &guest_kernel.bzimage())?;
+    let kernel = match PAYLOADS.contains(&workload) {
+        true => programs.payload.clone(),
+        false => guest_kernel.bzimage(),
+    };
+    files.add("/vmfirst/guest/bzImage", &kernel)?;
     files.add("/vmfirst/guest/vmlinux", &guest_kernel.vmlinux())?;
     files.add_program("/sbin/mke2fs")?;
     let image = guest(workload, programs, cache)?;

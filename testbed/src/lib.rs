@@ -11,6 +11,7 @@ pub mod image;
 pub mod kernel;
 pub mod machine;
 pub mod packages;
+pub mod payload;
 pub mod proc;
 pub mod programs;
 

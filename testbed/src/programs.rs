@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::Result;
 use crate::cache::Cache;
 use crate::proc::{self, Cancel};
+use crate::{Result, payload};
 
 /// The target is named so that the flags do not reach build scripts and macros.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -15,10 +15,12 @@ const PACKAGES: &[&str] = &["vmm", "dense-bench", "guest-init", "dedup"];
 #[derive(Debug, Clone)]
 pub struct Programs {
     dir: PathBuf,
+    /// The guest that is a program by itself.
+    pub payload: PathBuf,
 }
 
 impl Programs {
-    /// Builds them with cargo, which knows by itself what is still good.
+    /// Builds them; cargo knows by itself what is still good.
     pub fn build(repo: &Path, cache: &Cache, cancel: &Cancel) -> Result<Self> {
         let target = repo.join("target/static");
         let mut cargo = proc::command("cargo");
@@ -33,6 +35,7 @@ impl Programs {
         proc::run_logged(cargo, &cache.log("programs")?, cancel, |_| {})?;
         Ok(Self {
             dir: target.join(TARGET).join("release"),
+            payload: payload::build(repo, cache)?,
         })
     }
 

@@ -3,7 +3,7 @@
 pub mod browser;
 
 use dense_bench::host_init::{Done, Job};
-use dense_bench::plan::Planned;
+use dense_bench::plan::{HostKernel, Planned};
 use testbed::kernel::{Kernel, Variant};
 use testbed::machine::{Machine, Output};
 use testbed::proc::Cancel;
@@ -31,7 +31,7 @@ pub fn parts() -> Parts {
 
 /// The same for cells of another workload.
 pub fn parts_for(workload: &str) -> Parts {
-    workshop().all_parts([workload]).unwrap()
+    workshop().all_parts([workload], HostKernel::ALL).unwrap()
 }
 
 /// A host kernel beside those in [`parts`].

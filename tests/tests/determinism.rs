@@ -4,7 +4,7 @@
 use std::thread;
 
 use dense_bench::host_init::{Done, Job};
-use dense_bench::plan::{Planned, cells};
+use dense_bench::plan::{HostKernel, Planned, cells};
 use dense_bench::spec::{CellOutput, Measured};
 use e2e::{parts, run_cell};
 
@@ -68,7 +68,7 @@ fn a_missing_guest_kernel_is_named() {
     let mut planned = smoke("*/stock/s1");
     planned.spec.paths.kernel = "/vmfirst/guest/nowhere".into();
     let job = Job::Cell(Box::new(planned.spec));
-    let (_, done) = e2e::run(&parts, &parts.stock, &job, 1);
+    let (_, done) = e2e::run(&parts, &parts.kernels[&HostKernel::Stock], &job, 1);
     let Done::Cell(CellOutput::Failed { error }) = done else {
         panic!("{done:?}");
     };

@@ -3,6 +3,7 @@
 
 use dense_bench::host_init::{Done, Job};
 use dense_bench::launch::{Launch, Launched};
+use dense_bench::plan::HostKernel;
 use e2e::{parts, run};
 
 /// A launch of the guest with the given kernel, extra words and last order.
@@ -45,7 +46,7 @@ fn guests_boot_and_their_ends_are_told_apart() {
         launch("/vmfirst/guest/nowhere", "", "poweroff"),
     ]);
     let parts = parts();
-    let (_, done) = run(&parts, &parts.patched, &job, 1);
+    let (_, done) = run(&parts, &parts.kernels[&HostKernel::Patched], &job, 1);
     let Done::Launches(launched) = done else {
         panic!("{done:?}");
     };

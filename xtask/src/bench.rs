@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Instant;
 
 use dense_bench::host_init::{Done, Job};
-use dense_bench::plan::{HostKernel, Planned};
+use dense_bench::plan::Planned;
 use dense_bench::report;
 use dense_bench::report::compare::{replayed, same};
 use dense_bench::results::{Cell, Run};
@@ -53,7 +53,10 @@ pub fn run(args: &BenchArgs, cancel: Cancel) -> Result<(), Error> {
     check_room()?;
     if !todo.is_empty() {
         let workshop = Workshop::open(cancel)?;
-        let parts = workshop.all_parts(session.workloads.iter().map(String::as_str))?;
+        let parts = workshop.all_parts(
+            session.workloads.iter().map(String::as_str),
+            session.kernels.iter().copied(),
+        )?;
         session.begin(versions(&parts)?).map_err(usage)?;
         session = run_cells(&workshop, &parts, args.jobs, todo, session)?;
     }
@@ -118,11 +121,10 @@ fn check_room() -> Result<(), Error> {
 fn versions(parts: &Parts) -> Result<BTreeMap<String, String>, Error> {
     let mut versions: BTreeMap<_, _> = packages::versions().into_iter().collect();
     versions.insert("gcc".into(), kernel::compiler_version()?);
-    let mut artefacts = vec![
-        ("emulator".to_string(), parts.emulator.dir.as_path()),
-        ("kernel_stock".into(), &parts.stock.dir),
-        ("kernel_patched".into(), &parts.patched.dir),
-    ];
+    let mut artefacts = vec![("emulator".to_string(), parts.emulator.dir.as_path())];
+    for (kernel, built) in &parts.kernels {
+        artefacts.push((format!("kernel_{}", kernel.name()), &built.dir));
+    }
     for (workload, image) in &parts.host_images {
         let dir = image.parent().unwrap_or(image);
         artefacts.push((format!("host_image_{workload}"), dir));
@@ -213,10 +215,7 @@ pub fn run_machine(
     work: &Path,
     cancel: &Cancel,
 ) -> Result<(Output, Done), Error> {
-    let kernel = match planned.variant.kernel {
-        HostKernel::Stock => &parts.stock,
-        HostKernel::Patched => &parts.patched,
-    };
+    let kernel = &parts.kernels[&planned.variant.kernel];
     let machine = machine(parts, kernel.bzimage(), planned);
     run_job(
         &machine,

@@ -18,7 +18,7 @@ const LIMIT_S: u64 = 60;
 
 /// Goes through the series; then builds its scheduler for 32 bits.
 pub fn run(workshop: &Workshop) -> Result<(), Error> {
-    let parts = workshop.all_parts([IMAGE])?;
+    let parts = workshop.all_parts([IMAGE], [])?;
     let patches = series(&workshop.repo)?;
     for (index, patch) in patches.iter().enumerate() {
         let name = patch.file_stem().unwrap_or_default().to_string_lossy();

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use dense_bench::plan::HostKernel;
 use testbed::proc::Cancel;
 use xtask::bench::BenchArgs;
 use xtask::parts::Workshop;
@@ -80,7 +81,8 @@ fn run(command: Command) -> Result<(), Error> {
             if each {
                 return each::run(&workshop);
             }
-            for kernel in workshop.host_kernels()? {
+            for kernel in HostKernel::ALL {
+                let kernel = workshop.host_kernel(kernel)?;
                 println!("{}", kernel.dir.display());
             }
             Ok(())

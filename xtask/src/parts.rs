@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use dense_bench::plan::HostKernel;
 use testbed::cache::Cache;
 use testbed::emulator::Emulator;
 use testbed::kernel::{Kernel, Variant};
@@ -23,10 +24,8 @@ pub fn repo() -> PathBuf {
 pub struct Parts {
     /// The emulator.
     pub emulator: Emulator,
-    /// The host's kernel with nothing but counters.
-    pub stock: Kernel,
-    /// The host's kernel with the whole series.
-    pub patched: Kernel,
+    /// The host's kernels that were asked for.
+    pub kernels: BTreeMap<HostKernel, Kernel>,
     /// The host's initial ram disks by the workload of the guests in them.
     pub host_images: BTreeMap<String, PathBuf>,
 }
@@ -63,24 +62,30 @@ impl Workshop {
         })
     }
 
-    /// All that benchmarks of these workloads need.
+    /// All that benchmarks of these workloads on these kernels need.
     pub fn all_parts<'a>(
         &self,
         workloads: impl IntoIterator<Item = &'a str>,
+        kernels: impl IntoIterator<Item = HostKernel>,
     ) -> testbed::Result<Parts> {
         let emulator = self.emulator()?;
-        let [stock, patched] = self.host_kernels()?;
+        let kernels = kernels
+            .into_iter()
+            .map(|kernel| Ok((kernel, self.host_kernel(kernel)?)))
+            .collect::<testbed::Result<_>>()?;
         Ok(Parts {
             emulator,
-            stock,
-            patched,
+            kernels,
             host_images: self.host_images(workloads)?,
         })
     }
 
-    /// The host's kernels: stock, patched.
-    pub fn host_kernels(&self) -> testbed::Result<[Kernel; 2]> {
-        Ok([self.kernel(Variant::Stock)?, self.kernel(Variant::Patched)?])
+    /// A kernel of the host.
+    pub fn host_kernel(&self, kernel: HostKernel) -> testbed::Result<Kernel> {
+        self.kernel(match kernel {
+            HostKernel::Stock => Variant::Stock,
+            HostKernel::Patched => Variant::Patched,
+        })
     }
 
     /// The emulator.

@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use dense_bench::plan::HostKernel;
 use testbed::packages;
 use testbed::proc::Cancel;
 
@@ -53,7 +54,7 @@ pub fn run(quick: bool, cancel: Cancel) -> Result<(), Error> {
     // Built here, so that the tests find everything in the cache.
     let workshop = Workshop::open(cancel.clone())?;
     packages::install_for_tests(&workshop.cache, &cancel)?;
-    workshop.all_parts(["compute"])?;
+    workshop.all_parts(["compute"], HostKernel::ALL)?;
     cargo(EMULATED.0, EMULATED.1, &cancel)
 }
 

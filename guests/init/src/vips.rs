@@ -21,11 +21,9 @@ const INPUT: &str = "/tmp/in.v";
 const OUTPUT: &str = "/tmp/out.v";
 /// Width and height in pixels.
 const SIDE: u32 = 1000;
-/// How often an image goes through the chain, each time made as large as it was.
-const ROUNDS: &str = "4";
 /// CRC-32 of the pixels that come out; the same with any number of threads.
 /// Made with libvips 8.14.1.
-const CHECKSUM: u32 = 0xaf72_89be;
+const CHECKSUM: u32 = 0xc365_3142;
 /// VIPS's own file format: a header, the pixels in bytes of red, green and blue,
 /// then text that tells when it was made.
 const HEADER: usize = 64;
@@ -48,7 +46,7 @@ pub fn run(go: &Go) -> Result<Outcome> {
 fn image(threads: u32, reach: &dyn Fn(f64)) -> Result<()> {
     let mut vips = Command::new(PROGRAM)
         .arg(format!("--vips-concurrency={threads}"))
-        .args(["--vips-progress", "im_benchmarkn", INPUT, OUTPUT, ROUNDS])
+        .args(["--vips-progress", "im_benchmarkn", INPUT, OUTPUT, "1"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
