@@ -39,6 +39,10 @@ fn bad_input_is_one_line() {
     let out = folder.path().join("out").display().to_string();
     let said = refused(&["run", "nope", "--out", &out]);
     assert!(said.contains("article"), "{said}");
+    let plan = folder.path().join("wrong.toml");
+    fs::write(&plan, "[[group]]\nworkload = 1\n").unwrap();
+    let said = refused(&["run", &plan.display().to_string(), "--out", &out]);
+    assert!(said.contains("wrong.toml, line 2: "), "{said}");
     let said = refused(&["run", "--replay", "/nowhere.json#x", "--out", &out]);
     assert!(said.contains("cannot read /nowhere.json"), "{said}");
     let said = refused(&["report", "/nowhere"]);

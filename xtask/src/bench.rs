@@ -48,6 +48,11 @@ pub struct BenchArgs {
 /// Runs the plan, prints the table, writes the results.
 pub fn run(args: &BenchArgs, cancel: Cancel) -> Result<(), Error> {
     let mut session = Session::open(&args.plan, &args.choice, &args.out).map_err(usage)?;
+    if let Some(real) = session.planned.iter().find(|c| !c.is_emulated()) {
+        let key = real.key();
+        let say = format!("{key} was not emulated: `dense-bench run --replay` runs it again");
+        return Err(Error::Usage(say));
+    }
     session.prepare().map_err(usage)?;
     let todo = session.todo();
     check_room()?;

@@ -86,9 +86,11 @@ pub(super) struct Group {
 
 /// Reads a plan; `known` are the variants that it may name beside its own.
 pub(super) fn parse(name: &str, text: &str, known: &[Variant]) -> Result<Plan> {
-    let raw: Raw = toml::from_str(text)
-        .map_err(|e| Error::Invalid(format!("plan {name}: {}", e.to_string().trim())))?;
     let source = Source { name, text };
+    let raw: Raw = toml::from_str(text).map_err(|e| {
+        let start = e.span().map_or(0, |span| span.start);
+        source.wrong_at(start, e.message().replace('\n', ", "))
+    })?;
     let mut variants = Vec::new();
     for variant in raw.variant {
         if has(&variants, variant.name.get_ref()) {
@@ -119,7 +121,11 @@ struct Source<'a> {
 impl Source<'_> {
     /// The error that something is wrong where `at` is.
     fn wrong<T>(&self, at: &Spanned<T>, what: impl fmt::Display) -> Error {
-        let before = self.text.get(..at.span().start).unwrap_or_default();
+        self.wrong_at(at.span().start, what)
+    }
+
+    fn wrong_at(&self, start: usize, what: impl fmt::Display) -> Error {
+        let before = self.text.get(..start).unwrap_or_default();
         let line = before.matches('\n').count() + 1;
         Error::Invalid(format!("plan {}, line {line}: {what}", self.name))
     }
