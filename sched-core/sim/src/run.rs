@@ -80,6 +80,8 @@ pub fn cell(scenario: &Scenario, variant: &str, policy: &Policy, seed: u64) -> C
         virtual_s: (warmup + window) as f64 / 1e3,
         wall_s: begin.elapsed().as_secs_f64(),
         console_sha256: sha256(said.as_bytes()),
+        machine: BTreeMap::new(),
+        timeline: None,
     }
 }
 
