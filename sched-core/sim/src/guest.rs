@@ -61,6 +61,16 @@ pub enum Happening {
     Halt,
 }
 
+/// Spin exits that find nobody, one like the other, until something changes: they are
+/// counted, not simulated.
+#[derive(Debug, Clone, Copy)]
+struct InVain {
+    /// What each costs, ns.
+    cost: u64,
+    /// ns until one is simulated again.
+    left: u64,
+}
+
 /// One vCPU's guest.
 #[derive(Debug)]
 pub struct Guest {
@@ -88,9 +98,12 @@ pub struct Guest {
     pub rounds: u64,
     /// ns that it spun.
     pub spin_ns: u64,
+    /// Spin exits.
+    pub exits: u64,
     irq_begun: bool,
     window: u64,
     window_left: u64,
+    in_vain: Option<InVain>,
     random: SplitMix64,
 }
 
@@ -110,9 +123,11 @@ impl Guest {
             step: 0,
             rounds: 0,
             spin_ns: 0,
+            exits: 0,
             irq_begun: false,
             window: if window == 0 { u64::MAX } else { window },
             window_left: 0,
+            in_vain: None,
             random: SplitMix64::seed_from_u64(seed),
         }
     }
@@ -140,6 +155,7 @@ impl Guest {
         self.state = state;
         self.kernel = true;
         self.window_left = self.window;
+        self.in_vain = None;
     }
 
     /// Another IPI of `caller`, whose handler takes `ns`.
@@ -173,6 +189,7 @@ impl Guest {
                 State::Run => self.left,
                 state if state.halts() => 0,
                 _ if self.window == u64::MAX => return None,
+                _ if self.in_vain.is_some() => self.in_vain.map_or(0, |v| v.left),
                 _ => self.window_left,
             }
         };
@@ -189,11 +206,45 @@ impl Guest {
         if self.state == State::Run {
             take(&mut self.left, ns);
         } else if self.state.spins() {
+            self.spin(ns);
+        }
+    }
+
+    fn spin(&mut self, ns: u64) {
+        let Some(InVain { cost, left }) = self.in_vain else {
             self.spin_ns += ns;
             if self.window != u64::MAX {
                 take(&mut self.window_left, ns);
             }
-        }
+            return;
+        };
+        self.in_vain = Some(InVain {
+            cost,
+            left: left - ns.min(left),
+        });
+        let Some(after) = ns.checked_sub(self.window_left) else {
+            self.window_left -= ns;
+            self.spin_ns += ns;
+            return;
+        };
+        // An exit, then whole rounds of exit and window, then a part of one.
+        let (rounds, part) = (after / (cost + self.window), after % (cost + self.window));
+        let spun = part.saturating_sub(cost);
+        self.exits += 1 + rounds;
+        self.spin_ns += self.window_left + rounds * self.window + spun;
+        self.overhead += cost.saturating_sub(part);
+        self.window_left = self.window - spun;
+    }
+
+    /// Nobody was found, and nobody will be for `left` ns unless something changes.
+    pub fn spin_in_vain(&mut self, left: u64) {
+        let cost = self.overhead;
+        self.in_vain = Some(InVain { cost, left });
+    }
+
+    /// Something has changed.
+    pub fn spin_in_hope(&mut self) {
+        self.in_vain = None;
     }
 
     /// What happens now, if anything does.
@@ -211,6 +262,8 @@ impl Guest {
 
     /// Back in the guest after a spin exit of `cost` ns.
     pub fn spin_again(&mut self, cost: u64) {
+        self.exits += 1;
+        self.in_vain = None;
         self.window_left = self.window;
         self.overhead += cost;
     }
@@ -254,6 +307,31 @@ mod tests {
         assert_eq!(guest.happened(), Some(Happening::SpinExit));
         guest.spin_again(5);
         assert_eq!((guest.due(), guest.spin_ns), (Some(55), 50));
+    }
+
+    #[test]
+    fn exits_in_vain_are_counted_as_if_they_had_been_simulated() {
+        for ns in [0, 1, 49, 50, 51, 55, 104, 105, 106, 1_000, 1_027] {
+            let (mut one, mut all) = (Guest::new(1, 50), Guest::new(1, 50));
+            for guest in [&mut one, &mut all] {
+                guest.wait(State::SpinAnswers);
+                guest.spin_again(5);
+            }
+            one.spin_in_vain(10_000);
+            one.progress(ns);
+            for _ in 0..ns {
+                all.progress(1);
+                if all.happened() == Some(Happening::SpinExit) {
+                    all.spin_again(5);
+                }
+            }
+            one.spin_in_hope();
+            // An exit at this very moment is still to come or just over.
+            if one.exits == all.exits {
+                assert_eq!((one.due(), one.spin_ns), (all.due(), all.spin_ns), "{ns}");
+            }
+            assert!(one.exits.abs_diff(all.exits) <= 1, "{ns}");
+        }
     }
 
     #[test]

@@ -76,6 +76,8 @@ struct Cpu {
     synced: u64,
     /// When the current request is used up, as the kernel will notice.
     slice_end: u64,
+    /// When its ticks come: CPUs tick at different times.
+    phase: u64,
     /// Runnable threads.
     nr: u32,
     resched: bool,
@@ -113,6 +115,8 @@ struct Vm {
     last_boosted: u32,
     /// What KVM sees of each vCPU.
     seen: Vec<Vcpu>,
+    /// vCPUs whose spin exits find nobody for now.
+    in_vain: Vec<TaskId>,
     workload: std::sync::Arc<str>,
 }
 
@@ -156,6 +160,8 @@ pub struct Host {
     to_resched: Vec<u32>,
     idle: CpuSet,
     overloaded: CpuSet,
+    /// The last scan changed whose turn it is to be yielded to.
+    toggled: bool,
     stats: Stats,
 }
 
@@ -265,12 +271,18 @@ impl Host {
         })
     }
 
+    /// Spin exits of all vCPUs.
+    pub fn spin_exits(&self) -> u64 {
+        self.tasks.iter().map(|t| t.guest.exits).sum()
+    }
+
     /// Forgets what was counted so far.
     pub fn begin_window(&mut self) {
         self.stats = Stats::default();
         for task in &mut self.tasks {
             (task.run_ns, task.delay_ns) = (0, 0);
             (task.guest.rounds, task.guest.spin_ns) = (0, 0);
+            task.guest.exits = 0;
             task.waiting_since = self.now;
         }
     }

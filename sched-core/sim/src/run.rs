@@ -103,7 +103,7 @@ fn counters(host: &Host) -> BTreeMap<String, u64> {
     let (vms, others) = host.cpu_time();
     let (count, ns) = stats.yield_to_run;
     let mut counters: BTreeMap<String, u64> = [
-        ("spin_exits", stats.spin_exits),
+        ("spin_exits", host.spin_exits()),
         ("spin_ns", spin),
         ("halt_exits", stats.halts),
         ("yield_attempts", stats.yield_attempts),

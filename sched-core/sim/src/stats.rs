@@ -5,8 +5,6 @@
 pub struct Stats {
     /// Events of the simulation.
     pub events: u64,
-    /// Exits for pause-loop exiting.
-    pub spin_exits: u64,
     /// Times a vCPU halted.
     pub halts: u64,
     /// IPIs sent.

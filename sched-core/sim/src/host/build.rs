@@ -50,6 +50,7 @@ impl Host {
             to_resched: Vec::new(),
             idle: CpuSet::new(cpus),
             overloaded: CpuSet::new(cpus),
+            toggled: false,
             stats: Stats::default(),
         };
         let mut random = Guest::new(seed, 0);
@@ -101,6 +102,7 @@ impl Host {
                 };
                 spec.vcpus.get() as usize
             ],
+            in_vain: Vec::new(),
             workload: Arc::from(spec.workload.as_str()),
         });
     }
@@ -126,15 +128,17 @@ impl Host {
         });
     }
 
-    /// Each vCPU begins a round at a time of its own, the CPUs shared out evenly but at
-    /// random.
+    /// Each vCPU begins a round at a time of its own. CPUs are dealt out at random, each once
+    /// before any twice, so that a VM's vCPUs begin on different ones.
     fn start(&mut self, scenario: &Scenario, random: &mut Guest) {
         let cpus = self.cpus.len();
         let vcpus = self.tasks.len();
         let mut place: Vec<usize> = (0..vcpus).map(|n| n % cpus).collect();
         if !scenario.host.pinned {
-            for n in (1..vcpus).rev() {
-                place.swap(n, random.below(n as u64 + 1) as usize);
+            for lap in place.chunks_mut(cpus) {
+                for n in (1..lap.len()).rev() {
+                    lap.swap(n, random.below(n as u64 + 1) as usize);
+                }
             }
         }
         for (task, &cpu) in place.iter().enumerate() {
@@ -148,6 +152,7 @@ impl Host {
         }
         for cpu in 0..cpus {
             self.idle.set(cpu, true);
+            self.cpus[cpu].phase = random.below(self.times.tick);
             let at = random.below(self.balance_interval(cpu));
             self.timers.set((cpus + cpu) as u32, at);
         }
@@ -176,6 +181,7 @@ fn cpu() -> Cpu {
         charged: 0,
         synced: 0,
         slice_end: u64::MAX,
+        phase: 0,
         nr: 0,
         resched: false,
         limited_at: None,

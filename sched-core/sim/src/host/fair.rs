@@ -80,7 +80,10 @@ impl Host {
         self.cpus[cpu].slice_end = match self.slice_end {
             SliceEnd::Exact => at,
             SliceEnd::Tick if at == NEVER => NEVER,
-            SliceEnd::Tick => at.div_ceil(self.times.tick) * self.times.tick,
+            SliceEnd::Tick => {
+                let (tick, phase) = (self.times.tick, self.cpus[cpu].phase);
+                (at + tick - phase).div_ceil(tick) * tick - tick + phase
+            }
         };
     }
 
@@ -91,6 +94,19 @@ impl Host {
         let here = self.groups[group].queue.weight();
         let load = (vm.shares << 10) * here / vm.weight.max(here).max(1);
         LoadWeight::from_load(load.max(2 << 10))
+    }
+
+    /// Has a group's weight follow what its VM does elsewhere (`update_cfs_group`).
+    fn refresh_group(&mut self, task: TaskId, cpu: usize) {
+        let vm = self.tasks[task as usize].vm;
+        let Some(group) = self.group(task, cpu) else {
+            return;
+        };
+        let (id, load) = (GROUP | group as u32, self.group_load(vm, group));
+        let root = &mut self.cpus[cpu].root;
+        if root.entity(id).is_some_and(|e| e.load != load) {
+            root.reweight(id, load, &self.times);
+        }
     }
 
     /// A task becomes runnable on a CPU.
@@ -212,6 +228,9 @@ impl Host {
         self.update_curr(cpu);
         self.cpus[cpu].resched = false;
         let prev = self.cpus[cpu].curr;
+        if let Some(task) = prev {
+            self.refresh_group(task, cpu);
+        }
         let mut next = self.pick(cpu);
         if next.is_none() && self.pull(cpu, true) {
             next = self.pick(cpu);
@@ -221,6 +240,7 @@ impl Host {
         }
         if let Some(task) = next {
             self.tasks[task as usize].in_spin = false;
+            self.refresh_group(task, cpu);
             self.set_slice_end(cpu, task);
         }
         // What a switch asked for is done.
@@ -248,7 +268,7 @@ impl Host {
         let state = &mut self.tasks[task as usize];
         state.place = Where::Running;
         state.delay_ns += self.now - state.waiting_since;
-        state.guest.overhead += self.costs.switch;
+        state.guest.overhead = state.guest.overhead.max(self.costs.switch);
         if state.vm != NO_VM {
             self.stats.vcpu_runs += 1;
         }

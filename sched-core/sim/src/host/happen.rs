@@ -28,14 +28,14 @@ impl Host {
     }
 
     /// Before another's guest is changed: it gets on to now.
-    fn touch(&mut self, task: TaskId) {
+    pub(super) fn touch(&mut self, task: TaskId) {
         if self.tasks[task as usize].place == Where::Running {
             self.sync(self.tasks[task as usize].cpu as usize);
         }
     }
 
     /// After it was changed: its CPU's next event may be another one.
-    fn touched(&mut self, task: TaskId) {
+    pub(super) fn touched(&mut self, task: TaskId) {
         if self.tasks[task as usize].place == Where::Running {
             self.rearm(self.tasks[task as usize].cpu as usize);
         }

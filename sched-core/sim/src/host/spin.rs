@@ -45,6 +45,7 @@ impl Host {
             // Linux acknowledges before it handles.
             seen.irr = [0; 8];
         }
+        self.spin_in_hope(task);
     }
 
     /// It got a CPU.
@@ -52,6 +53,7 @@ impl Host {
         if let Some(seen) = self.seen(task) {
             (seen.ready, seen.blocking, seen.preempted) = (false, false, false);
             (seen.spins, seen.irqs_off) = (false, false);
+            self.spin_in_hope(task);
         }
     }
 
@@ -59,6 +61,7 @@ impl Host {
     pub(super) fn seen_awake(&mut self, task: TaskId) {
         if let Some(seen) = self.seen(task) {
             (seen.ready, seen.blocking, seen.preempted) = (true, false, false);
+            self.spin_in_hope(task);
         }
     }
 
@@ -72,6 +75,7 @@ impl Host {
                 None => seen.irr = [0; 8],
             }
             seen.hardware_irq = filter || vector.is_some() && seen.hardware_irq;
+            self.spin_in_hope(task);
         }
     }
 
@@ -91,20 +95,44 @@ impl Host {
 
     /// A vCPU has spun for the window (`kvm_vcpu_on_spin`).
     pub(super) fn spin_exit(&mut self, cpu: usize, me: TaskId) {
-        self.stats.spin_exits += 1;
         let cost = self.costs.spin_exit;
         self.tasks[me as usize].guest.spin_again(cost);
         self.tasks[me as usize].in_spin = true;
         let (vm, index) = self.vcpu(me);
         let mut seen = std::mem::take(&mut self.vms[vm].seen);
         let mut boosted = self.vms[vm].last_boosted;
+        let before = (
+            self.stats.yield_attempts,
+            self.tasks[me as usize].record.word(),
+        );
+        self.toggled = false;
         let yielded = self.search(me, index, &mut seen, &mut boosted);
+        let after = (
+            self.stats.yield_attempts,
+            self.tasks[me as usize].record.word(),
+        );
         self.vms[vm].seen = seen;
         self.vms[vm].last_boosted = boosted;
         if yielded {
             self.resched(cpu);
-        } else {
-            self.tasks[me as usize].in_spin = false;
+            return;
+        }
+        self.tasks[me as usize].in_spin = false;
+        if before == after && !self.toggled {
+            // The next ones will find nobody either; a record ends by time, so look now
+            // and then.
+            self.tasks[me as usize].guest.spin_in_vain(self.times.tick);
+            self.vms[vm].in_vain.push(me);
+        }
+    }
+
+    /// Something about a VM's vCPUs has changed: who spun in vain may find somebody.
+    fn spin_in_hope(&mut self, task: TaskId) {
+        let vm = self.tasks[task as usize].vm as usize;
+        while let Some(spinner) = self.vms[vm].in_vain.pop() {
+            self.touch(spinner);
+            self.tasks[spinner as usize].guest.spin_in_hope();
+            self.touched(spinner);
         }
     }
 
@@ -132,6 +160,7 @@ impl Host {
         let look = self.costs.look * seen.len() as u64;
         self.tasks[me as usize].guest.overhead += look;
         let first = me - index;
+        self.toggled = seen.iter().any(|vcpu| vcpu.spins && vcpu.ready);
         scan::scan(index, true, seen, boosted, |to| {
             self.yield_to(me, first + to, None)
         })
