@@ -61,6 +61,10 @@ impl Cache {
         build: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<PathBuf> {
         let done = self.root.join(format!("{name}-{}", key.short()));
+        // What is there is complete: no need to wait for who builds another key.
+        if done.is_dir() {
+            return Ok(done);
+        }
         let _lock = self.lock(name)?;
         if done.is_dir() {
             return Ok(done);
