@@ -66,10 +66,13 @@ fn measure(spec: &CellSpec, host: Host) -> Result<Measured> {
     let vms_pids = vms.pids();
 
     let third = placement::place(spec, &vms_pids, &mut changes)?;
+    let truth = Watch::prepare(&spec.workload, &vms_pids, &mut changes)?;
     vms.go(spec)?;
     let go = Instant::now();
     vms.watch_until(go + Duration::from_millis(spec.warmup_ms))?;
-    let truth = Watch::begin(&spec.workload, &vms_pids, &mut changes)?;
+    if let Some(truth) = &truth {
+        truth.switch(true)?;
+    }
     let look = || snapshot(&vms_pids, third.as_ref());
     let (begin, before) = (Instant::now(), look());
     let timeline = match spec.timeline_ms {
@@ -82,7 +85,9 @@ fn measure(spec: &CellSpec, host: Host) -> Result<Measured> {
     };
     vms.watch_until(begin + Duration::from_millis(spec.window_ms))?;
     let (window, after) = (begin.elapsed(), look());
-    truth.as_ref().map_or(Ok(()), Watch::stop)?;
+    if let Some(truth) = &truth {
+        truth.switch(false)?;
+    }
 
     let done_by = go + Duration::from_millis(spec.finish_timeout_ms);
     vms.wait_for_all(Guest::is_done, done_by, "did not end in time")?;

@@ -29,6 +29,7 @@ const PLANS: &[(&str, &str)] = &[
     ("cost", include_str!("../plans/cost.toml")),
     ("storm", include_str!("../plans/storm.toml")),
     ("contention", include_str!("../plans/contention.toml")),
+    ("truth", include_str!("../plans/truth.toml")),
 ];
 
 /// What guests' kernels are told.

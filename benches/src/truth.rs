@@ -79,8 +79,8 @@ struct Yield {
 }
 
 impl Watch {
-    /// Begins, if the workload is one that tells its waits.
-    pub fn begin(workload: &str, pids: &[u32], changes: &mut Changes) -> Result<Option<Self>> {
+    /// Gets ready, which takes a while, if the workload is one that tells its waits.
+    pub fn prepare(workload: &str, pids: &[u32], changes: &mut Changes) -> Result<Option<Self>> {
         if !workload.starts_with(WORKLOADS) {
             return Ok(None);
         }
@@ -89,6 +89,7 @@ impl Watch {
         let enable = format!("events/kvm/{YIELD}/enable");
         for (file, value) in [
             ("trace_clock", "x86-tsc"),
+            ("tracing_on", "0"),
             ("buffer_size_kb", BUFFER),
             (&enable, "1"),
         ] {
@@ -114,10 +115,10 @@ impl Watch {
         }))
     }
 
-    /// Stops to trace; to be called at the window's end.
-    pub fn stop(&self) -> Result<()> {
-        let on = self.instance.join("tracing_on");
-        fs::write(&on, "0").map_err(Error::io("write to", &on))
+    /// Begins to trace, or stops: at the window's ends.
+    pub fn switch(&self, on: bool) -> Result<()> {
+        let path = self.instance.join("tracing_on");
+        fs::write(&path, if on { "1" } else { "0" }).map_err(Error::io("write to", &path))
     }
 
     /// Counts the yields that went to a vCPU that was waited for, and those that

@@ -131,6 +131,14 @@ pub const METRICS: &[Metric] = &[
         as_share: true,
     },
     Metric {
+        title: "hits on the vCPU that was waited for",
+        of: |c| {
+            let right = rate(c, "truth_right")?;
+            share(right, right + rate(c, "truth_wrong")?)
+        },
+        as_share: true,
+    },
+    Metric {
         title: "yield to run, mean us",
         of: |c| {
             share(
