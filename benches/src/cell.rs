@@ -67,7 +67,6 @@ fn measure(spec: &CellSpec, host: Host) -> Result<Measured> {
 
     let third = placement::place(spec, &vms_pids, &mut changes)?;
     let truth = Watch::prepare(&spec.workload, &vms_pids, &mut changes)?;
-    let trace = Trace::prepare(spec.timeline_ms, &mut changes)?;
     vms.go(spec)?;
     let go = Instant::now();
     vms.watch_until(go + Duration::from_millis(spec.warmup_ms))?;
@@ -76,11 +75,11 @@ fn measure(spec: &CellSpec, host: Host) -> Result<Measured> {
     }
     let look = || snapshot(&vms_pids, third.as_ref());
     let (begin, before) = (Instant::now(), look());
-    let timeline = match trace {
-        None => None,
-        Some(trace) => {
-            trace.begin()?;
-            vms.watch_until(Instant::now() + Duration::from_millis(spec.timeline_ms))?;
+    let timeline = match spec.timeline_ms {
+        0 => None,
+        ms => {
+            let trace = Trace::begin(&mut changes)?;
+            vms.watch_until(begin + Duration::from_millis(ms))?;
             Some(trace.end(&vms_pids)?)
         }
     };

@@ -277,6 +277,14 @@ pub fn host(
     build("host", &files, cache)
 }
 
+/// Builds the emulated host's image for the tests of IPIs: no guest but the probe's.
+pub fn probe_host(programs: &Programs, cache: &Cache) -> Result<PathBuf> {
+    let mut files = Files::default();
+    files.add("/init", &programs.path("dense-bench"))?;
+    files.add("/vmfirst/ipi-probe", &programs.path("ipi-probe"))?;
+    build("probe-host", &files, cache)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

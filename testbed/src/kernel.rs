@@ -34,6 +34,8 @@ pub enum Variant {
     Patched,
     /// As `Patched`, with lockdep, KASAN and our KUnit tests, which run at boot.
     Kunit,
+    /// As `Patched`, with a checker of data races.
+    Kcsan,
     /// The first so many patches of the series, with lockdep and KUnit tests.
     Step(usize),
     /// The series' scheduler in a small 32-bit kernel.
@@ -48,6 +50,7 @@ impl Variant {
             Self::Stock => "stock",
             Self::Patched => "patched",
             Self::Kunit => "kunit",
+            Self::Kcsan => "kcsan",
             Self::Step(_) => "step",
             Self::Sched32 => "sched32",
         }
@@ -66,6 +69,7 @@ impl Variant {
             Self::Guest => &["guest.fragment"],
             Self::Stock | Self::Patched => &["host.fragment"],
             Self::Kunit => &["host.fragment", "kunit.fragment", "kasan.fragment"],
+            Self::Kcsan => &["host.fragment", "kcsan.fragment"],
             Self::Step(_) => &["host.fragment", "kunit.fragment"],
             Self::Sched32 => &["sched32.fragment"],
         }
@@ -76,7 +80,7 @@ impl Variant {
             Self::Guest => 0,
             Self::Stock => 1,
             Self::Step(count) => count,
-            Self::Patched | Self::Kunit | Self::Sched32 => series.len(),
+            Self::Patched | Self::Kunit | Self::Kcsan | Self::Sched32 => series.len(),
         };
         series.into_iter().take(count).collect()
     }
@@ -88,6 +92,7 @@ impl Variant {
             Self::Guest => "build-guest",
             Self::Stock | Self::Patched => "build-host",
             Self::Kunit => "build-kunit",
+            Self::Kcsan => "build-kcsan",
             Self::Step(_) => "build-step",
             Self::Sched32 => "build-sched32",
         }

@@ -55,6 +55,23 @@ pub fn run(parts: &Parts, kernel: &Kernel, job: &Job, seed: u64) -> (Output, Don
     bench::run_job(&machine, job, work.path(), &Cancel::default()).unwrap()
 }
 
+/// Boots a host of `pcpus` CPUs with the probe for IPIs.
+pub fn run_probe(kernel: &Kernel, pcpus: u32, job: &Job) -> (Output, Done) {
+    let (emulator, initrd) = workshop().probe().unwrap();
+    let machine = Machine {
+        emulator,
+        kernel: kernel.bzimage(),
+        initrd,
+        pcpus,
+        mem_mib: MEM_MIB,
+        round_ns: 3000,
+        seed: 1,
+        limit_s: LIMIT_S,
+    };
+    let work = tempfile::tempdir().unwrap();
+    bench::run_job(&machine, job, work.path(), &Cancel::default()).unwrap()
+}
+
 /// Boots a host for a cell of a plan, as `cargo xtask bench` does.
 pub fn run_cell(parts: &Parts, planned: &Planned) -> (Output, Done) {
     let work = tempfile::tempdir().unwrap();

@@ -122,6 +122,16 @@ impl Workshop {
         images
     }
 
+    /// What the tests of IPIs boot: the emulator, and a host's initial ram disk.
+    pub fn probe(&self) -> testbed::Result<(Emulator, PathBuf)> {
+        let emulator = self.emulator()?;
+        let line = self.progress.spinner("programs and images");
+        let programs = Programs::build(&self.repo, &self.cache, &self.cancel)?;
+        let image = image::probe_host(&programs, &self.cache);
+        line.finish_and_clear();
+        Ok((emulator, image?))
+    }
+
     /// Puts into `folder` what `dense-bench run` needs on another host.
     pub fn images(&self, folder: &Path) -> testbed::Result<()> {
         let line = self.progress.spinner("programs and images");

@@ -176,7 +176,7 @@ impl Host {
         if self.cpus[cpu].nr == 1 && self.cpus[other].nr == 1 {
             return YieldTo::Failed;
         }
-        if to.place != Where::Waiting || from.class != to.class {
+        if to.place != Where::Waiting {
             return YieldTo::NotTaken;
         }
         self.count_hit(target, rank, cpu == other);
@@ -184,10 +184,7 @@ impl Host {
         self.tasks[target as usize]
             .yielded_to_at
             .get_or_insert(self.now);
-        match self.is_vmf(me) {
-            true => self.vmf_yield(me, target),
-            false => self.directed_yield(me, target),
-        }
+        self.directed_yield(me, target);
         YieldTo::Taken
     }
 

@@ -1,0 +1,176 @@
+//! Small VMs that do nothing but send IPIs: to see which ways of sending KVM
+//! remembers, what that costs, and whether a storm of them breaks anything.
+
+mod error;
+mod guest;
+mod storm;
+mod vm;
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use kvm_ioctls::Kvm;
+
+use crate::error::Error;
+use crate::guest::Program;
+use crate::vm::{ALL_BUT_SELF, Config, Place, Via, Vm};
+
+/// Send IPIs between bare vCPUs. Prints one line of JSON.
+///
+/// Examples:
+///   ipi-probe ping --via msr             one sender, one receiver, one CPU
+///   ipi-probe ping --via mmio --vcpus 4  to all others, as a TLB shootdown
+///   ipi-probe gap --vcpus 240            what a spin exit costs
+///   ipi-probe storm --vcpus 8 --ms 500   all kinds, with resets and new settings
+#[derive(Debug, Parser)]
+#[command(version, verbatim_doc_comment)]
+struct Args {
+    /// First give a parameter of KVM a value, such as ipi_tracking=N; may be repeated.
+    #[arg(long, global = true, value_name = "NAME=VALUE", value_parser = setting)]
+    set: Vec<(String, String)>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The first vCPU sends and waits for an answer, over and over.
+    Ping {
+        /// How to send.
+        #[arg(long)]
+        via: Via,
+        /// With more than 2, the IPI goes to all but the sender.
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(2..=16))]
+        vcpus: u8,
+        /// For how many ms.
+        #[arg(long, default_value_t = 100)]
+        ms: u64,
+    },
+    /// The first vCPU sends to one that runs and never answers, and spins: cycles
+    /// of a spin exit. Takes 2 CPUs.
+    Gap {
+        /// How many vCPUs the VM has.
+        #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u8).range(2..=240))]
+        vcpus: u8,
+    },
+    /// Two VMs, all vCPUs send all kinds of IPIs and reset each other; KVM's
+    /// settings change meanwhile; the VMs come and go.
+    Storm {
+        /// vCPUs of each VM.
+        #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u8).range(2..=8))]
+        vcpus: u8,
+        /// For how many ms.
+        #[arg(long, default_value_t = 500)]
+        ms: u64,
+    },
+}
+
+/// A fixed, edge-triggered, asserted IPI of a vector that nothing else uses.
+const FIXED: u32 = 0x4051;
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(line) => {
+            println!("{line}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("ipi-probe: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("it is NAME=VALUE")?;
+    if name.is_empty() || name.contains('/') {
+        return Err("NAME is that of a file in /sys/module/kvm/parameters".into());
+    }
+    Ok((name.into(), value.into()))
+}
+
+fn run(args: &Args) -> Result<serde_json::Value, Error> {
+    for (name, value) in &args.set {
+        fs::write(Path::new("/sys/module/kvm/parameters").join(name), value)
+            .map_err(|e| Error::setup("set a parameter of KVM", e))?;
+    }
+    let kvm = Kvm::new().map_err(|e| Error::setup("open /dev/kvm", e))?;
+    match args.command {
+        Command::Ping { via, vcpus, ms } => ping(&kvm, via, vcpus, ms),
+        Command::Gap { vcpus } => gap(&kvm, vcpus),
+        Command::Storm { vcpus, ms } => storm::run(&kvm, vcpus, ms),
+    }
+}
+
+fn ping(kvm: &Kvm, via: Via, vcpus: u8, ms: u64) -> Result<serde_json::Value, Error> {
+    let config = Config {
+        via,
+        program: Program::Ping,
+        place: Place::Shared,
+        vcpus,
+        icr: if vcpus > 2 {
+            FIXED | ALL_BUT_SELF
+        } else {
+            FIXED
+        },
+        running: vcpus,
+    };
+    let vm = Vm::start(kvm, config)?;
+    thread::sleep(Duration::from_millis(ms));
+    let counted = counters();
+    vm.stop()?;
+    let result = serde_json::json!({
+        "rounds": vm.word(guest::ROUNDS),
+        "send_cycles": vm.word(guest::SEND_CYCLES),
+        "eoi_cycles": vm.word(guest::EOI_CYCLES),
+        "counters": counted,
+    });
+    vm.end()?;
+    Ok(result)
+}
+
+fn gap(kvm: &Kvm, vcpus: u8) -> Result<serde_json::Value, Error> {
+    let config = Config {
+        via: Via::Mmio,
+        program: Program::Gap,
+        place: Place::Apart,
+        vcpus,
+        icr: FIXED,
+        running: 2,
+    };
+    let vm = Vm::start(kvm, config)?;
+    let enough = u32::try_from(guest::GAPS_MAX).unwrap_or(0);
+    for _ in 0..1000 {
+        if vm.word(guest::GAP_COUNT) >= enough {
+            break;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    let count = u64::from(vm.word(guest::GAP_COUNT)).min(guest::GAPS_MAX);
+    let mut gaps: Vec<u32> = (0..count).map(|i| vm.word(guest::GAPS + i * 4)).collect();
+    gaps.sort_unstable();
+    let counted = counters();
+    vm.end()?;
+    let middle = gaps.get(gaps.len() / 2).copied();
+    Ok(serde_json::json!({ "exits": count, "median_cycles": middle, "counters": counted }))
+}
+
+/// KVM's statistics of directed yield, all VMs together; empty without debugfs.
+fn counters() -> serde_json::Map<String, serde_json::Value> {
+    let folder = Path::new("/sys/kernel/debug/kvm");
+    let files = fs::read_dir(folder).into_iter().flatten().flatten();
+    files
+        .filter_map(|file| {
+            let name = file.file_name().into_string().ok()?;
+            if !(name.starts_with("yield_hits") || name.starts_with("spin_")) {
+                return None;
+            }
+            let value: u64 = fs::read_to_string(file.path()).ok()?.trim().parse().ok()?;
+            Some((name, value.into()))
+        })
+        .collect()
+}

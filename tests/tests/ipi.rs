@@ -1,0 +1,139 @@
+//! IPI-aware directed yield, by bare vCPUs in the emulated host: which ways of
+//! sending are seen, what a record costs in instructions, and that a storm of
+//! IPIs with resets and new settings breaks nothing.
+
+use dense_bench::host_init::{Done, Job};
+use dense_bench::launch::Launch;
+use e2e::{kernel, run_probe};
+use serde_json::Value;
+use testbed::kernel::Variant;
+
+/// What the kernel prints when it finds something wrong.
+const REPORTS: &[&str] = &["WARNING:", "BUG:", "Oops", "not ok "];
+
+/// Runs the probe, once for each line of arguments, on a host of `pcpus` CPUs.
+fn probe(variant: Variant, pcpus: u32, commands: &[&str]) -> (Vec<Value>, String) {
+    let launch = |args: &&str| Launch {
+        command: std::iter::once("/vmfirst/ipi-probe")
+            .chain(args.split(' '))
+            .map(String::from)
+            .collect(),
+        input: String::new(),
+    };
+    let job = Job::Launches(commands.iter().map(launch).collect());
+    let (output, done) = run_probe(&kernel(variant), pcpus, &job);
+    let console = String::from_utf8_lossy(&output.console).into_owned();
+    let Done::Launches(launched) = done else {
+        panic!("{done:?}: {console}");
+    };
+    let parse = |(l, command): (dense_bench::launch::Launched, &&str)| {
+        assert_eq!(l.code, Some(0), "{command}: {console}");
+        serde_json::from_str(&l.console[0]).unwrap()
+    };
+    let values = launched.into_iter().zip(commands).map(parse).collect();
+    for report in REPORTS {
+        assert!(!console.contains(report), "{report}: {console}");
+    }
+    (values, console)
+}
+
+fn count(result: &Value, name: &str) -> u64 {
+    result["counters"][name]
+        .as_u64()
+        .unwrap_or_else(|| panic!("no {name}: {result}"))
+}
+
+/// Yields that the scheduler took.
+fn hits(result: &Value) -> u64 {
+    let counters = result["counters"].as_object().unwrap();
+    let taken = counters
+        .iter()
+        .filter(|(name, _)| name.starts_with("yield_hits_"));
+    taken.map(|(_, value)| value.as_u64().unwrap()).sum()
+}
+
+fn number(result: &Value, name: &str) -> u64 {
+    result[name].as_u64().unwrap_or_else(|| panic!("{result}"))
+}
+
+#[test]
+fn every_way_to_send_an_ipi_is_seen() {
+    let commands = [
+        "ping --via mmio",
+        "ping --via msr",
+        "ping --via hypercall",
+        "ping --via mmio --vcpus 4",
+        "ping --via msr --vcpus 4",
+        "ping --via hypercall --vcpus 4",
+    ];
+    let (results, _) = probe(Variant::Patched, 1, &commands);
+    for (command, result) in commands.iter().zip(&results) {
+        // All share a CPU: whoever is waited for never runs.
+        let due = count(result, "yield_hits_ipi");
+        assert!(number(result, "rounds") > 5, "{command}: {result}");
+        assert!(
+            due > 0 && due * 20 >= hits(result) * 19,
+            "{command}: {result}"
+        );
+    }
+}
+
+#[test]
+fn switched_off_nothing_is_seen() {
+    let commands = [
+        "ping --via mmio --set ipi_tracking=N",
+        "ping --via mmio --vcpus 4 --set ipi_tracking=Y --set ipi_multicast=N",
+    ];
+    let (results, _) = probe(Variant::Patched, 1, &commands);
+    for (command, result) in commands.iter().zip(&results) {
+        assert!(count(result, "spin_exits") > 0, "{command}: {result}");
+        assert_eq!(count(result, "yield_hits_ipi"), 0, "{command}: {result}");
+        assert_eq!(count(result, "yield_hits_answer"), 0, "{command}: {result}");
+    }
+}
+
+/// The emulated host's cycles are instructions.
+#[test]
+fn records_cost_what_was_promised() {
+    let commands = [
+        "ping --via msr --set ipi_tracking=N",
+        "ping --via msr --set ipi_tracking=Y",
+        "ping --via msr --set ipi_eoi=Y",
+    ];
+    let (results, _) = probe(Variant::Patched, 1, &commands);
+    let [off, on, eoi] = results.as_slice() else {
+        panic!("{results:?}");
+    };
+    let send = number(on, "send_cycles") - number(off, "send_cycles");
+    assert!(send <= 25, "a tracked send costs {send} more: {on} {off}");
+    let end = number(eoi, "eoi_cycles") - number(on, "eoi_cycles");
+    assert!(
+        end <= 25,
+        "an EOI that matches costs {end} more: {eoi} {on}"
+    );
+}
+
+#[test]
+fn a_pick_by_the_own_record_costs_the_same_for_16_and_240_vcpus() {
+    let commands = ["gap --vcpus 16", "gap --vcpus 240"];
+    let (results, _) = probe(Variant::Patched, 2, &commands);
+    let (few, many) = (&results[0], &results[1]);
+    assert!(count(few, "spin_served") > 100, "{few}");
+    let (few, many) = (number(few, "median_cycles"), number(many, "median_cycles"));
+    assert!(many <= few + few / 50, "{many} for 240 vCPUs, {few} for 16");
+}
+
+/// First with lockdep and KASAN, then with KCSAN.
+#[test]
+fn a_storm_with_resets_and_new_settings_is_clean() {
+    for variant in [Variant::Kunit, Variant::Kcsan] {
+        let (results, console) = probe(variant, 4, &["storm --vcpus 8 --ms 400"]);
+        assert!(number(&results[0], "vms") >= 3, "{results:?}");
+        assert!(
+            number(&results[0], "interrupts_taken") > 1000,
+            "{results:?}"
+        );
+        assert_eq!(number(&results[0], "settings"), 7, "{results:?}");
+        assert!(!console.contains("data-race"), "{console}");
+    }
+}
