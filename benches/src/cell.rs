@@ -67,6 +67,7 @@ fn measure(spec: &CellSpec, host: Host) -> Result<Measured> {
 
     let third = placement::place(spec, &vms_pids, &mut changes)?;
     let truth = Watch::prepare(&spec.workload, &vms_pids, &mut changes)?;
+    let trace = Trace::prepare(spec.timeline_ms, &mut changes)?;
     vms.go(spec)?;
     let go = Instant::now();
     vms.watch_until(go + Duration::from_millis(spec.warmup_ms))?;
@@ -75,11 +76,11 @@ fn measure(spec: &CellSpec, host: Host) -> Result<Measured> {
     }
     let look = || snapshot(&vms_pids, third.as_ref());
     let (begin, before) = (Instant::now(), look());
-    let timeline = match spec.timeline_ms {
-        0 => None,
-        ms => {
-            let trace = Trace::begin(&mut changes)?;
-            vms.watch_until(begin + Duration::from_millis(ms))?;
+    let timeline = match trace {
+        None => None,
+        Some(trace) => {
+            trace.begin()?;
+            vms.watch_until(Instant::now() + Duration::from_millis(spec.timeline_ms))?;
             Some(trace.end(&vms_pids)?)
         }
     };

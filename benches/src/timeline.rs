@@ -63,23 +63,37 @@ pub struct Yield {
 pub struct Trace(PathBuf);
 
 impl Trace {
-    /// Begins to trace.
-    pub fn begin(changes: &mut Changes) -> Result<Self> {
+    /// Gets ready, which takes a while, if anything is to be drawn.
+    pub fn prepare(timeline_ms: u64, changes: &mut Changes) -> Result<Option<Self>> {
+        if timeline_ms == 0 {
+            return Ok(None);
+        }
         let instance = PathBuf::from(INSTANCE);
         changes.make_folder(&instance)?;
+        let trace = Self(instance);
+        trace.write("tracing_on", "0")?;
         for event in [SWITCH, YIELD] {
-            let enable = instance.join("events").join(event).join("enable");
-            if event == SWITCH || enable.exists() {
-                fs::write(&enable, "1").map_err(Error::io("write to", &enable))?;
+            let enable = format!("events/{event}/enable");
+            if event == SWITCH || trace.0.join(&enable).exists() {
+                trace.write(&enable, "1")?;
             }
         }
-        Ok(Self(instance))
+        Ok(Some(trace))
+    }
+
+    /// Begins to trace, at once.
+    pub fn begin(&self) -> Result<()> {
+        self.write("tracing_on", "1")
+    }
+
+    fn write(&self, file: &str, text: &str) -> Result<()> {
+        let path = self.0.join(file);
+        fs::write(&path, text).map_err(Error::io("write to", &path))
     }
 
     /// Ends it, and tells what these VMs did.
     pub fn end(self, pids: &[u32]) -> Result<Timeline> {
-        let on = self.0.join("tracing_on");
-        fs::write(&on, "0").map_err(Error::io("write to", &on))?;
+        self.write("tracing_on", "0")?;
         let trace = self.0.join("trace");
         let text = fs::read(&trace).map_err(Error::io("read", &trace))?;
         let mut names = BTreeMap::new();

@@ -75,13 +75,12 @@ fn in_words(before: &Results, after: &Results, tolerance: f64) -> Result<(String
     let (old, new) = (settings(before), settings(after));
     let mut out =
         String::from("| cell | seeds | A | B | B to A | verdict |\n|---|---|---|---|---|---|\n");
-    let (mut rows, mut worse) = (0, 0);
+    let (mut rows, mut worse, mut gone) = (0, 0, 0);
     for (setting, cells) in &old {
-        let Some(others) = new.get(setting) else {
-            continue;
-        };
+        let others = new.get(setting).map_or(&[][..], Vec::as_slice);
         for variant in variants(&before.cells) {
             let (a, b) = (of(cells, variant), of(others, variant));
+            gone += usize::from(!a.is_empty() && b.is_empty());
             let Some(difference) = paired_percent(&pairs(&a, &b)) else {
                 continue;
             };
@@ -100,6 +99,9 @@ fn in_words(before: &Results, after: &Results, tolerance: f64) -> Result<(String
         worse += 1;
         // Writing to a String does not fail.
         let _ = writeln!(out, "\nfailed in B: {}: {}", failure.key, failure.error);
+    }
+    if gone > 0 {
+        let _ = writeln!(out, "\nnot in B: {gone} cells of A");
     }
     let verdict = match worse {
         0 => "nothing is surely slower".to_string(),
@@ -197,6 +199,14 @@ mod tests {
         assert!(!worse && text.contains("unclear"), "{text}");
         let (text, worse) = verdict(&[50.0]);
         assert!(!worse && text.contains("unclear"), "{text}");
+    }
+
+    #[test]
+    fn cells_that_are_gone_are_told() {
+        let mut before = results(&[100.0, 101.0]);
+        before.cells.push(cell("vips", "stock", 1, 1.0));
+        let (text, worse) = in_words(&before, &results(&[100.0, 101.0]), 0.5).unwrap();
+        assert!(!worse && text.contains("not in B: 1 cells of A"), "{text}");
     }
 
     #[test]

@@ -29,11 +29,29 @@ pub fn table(results: &Results) -> String {
         rows.extend(block(setting, cells, &variants));
     }
     format!(
-        "{}\n\n{}\n{}",
+        "{}\n\n{}\n{}{}",
         headline(results, &variants),
         aligned(&rows),
+        failures(results),
         caveats(results)
     )
+}
+
+/// A line for each cell without a result.
+fn failures(results: &Results) -> String {
+    let mut out = String::new();
+    for failure in &results.failures {
+        // Writing to a String does not fail.
+        let _ = writeln!(
+            out,
+            "- no result: `{}`: {} (console: {})",
+            failure.key, failure.error, failure.console
+        );
+    }
+    if !out.is_empty() {
+        out.push('\n');
+    }
+    out
 }
 
 /// What each cell cost: real time for time of the emulated host.

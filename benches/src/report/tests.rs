@@ -145,6 +145,9 @@ fn the_page_has_every_picture_and_stands_alone() {
         yields: Vec::new(),
     });
     results.cells.push(traced);
+    let table = table(&results);
+    let line = "- no result: `dbench/<x>`: guest 0: hung (console: consoles/x.txt)";
+    assert!(table.contains(line), "{table}");
     let page = page(&results);
     // The summary; throughput, gain, spread, third party; the timeline.
     assert_eq!(page.matches("<svg class=\"chart\"").count(), 5, "{page}");

@@ -10,6 +10,7 @@ mod directed;
 mod fair;
 mod happen;
 mod spin;
+mod vmf;
 
 use std::collections::VecDeque;
 
@@ -17,12 +18,13 @@ use sched_core::cascade::Vcpu;
 use sched_core::debooster::{self, Place, TaskState, Tunables};
 use sched_core::eevdf::Entity;
 use sched_core::ipi::Record;
+use sched_core::vmf as vmf_queue;
 
 use crate::cpuset::CpuSet;
 use crate::guest::Guest;
 use crate::policy::Policy;
 use crate::queue::{Id, Queue, Times};
-use crate::scenario::{Layout, SliceEnd, Step};
+use crate::scenario::{Class, Layout, SliceEnd, Step};
 use crate::stats::Stats;
 use crate::timers::{NEVER, Timers};
 
@@ -33,6 +35,8 @@ pub type TaskId = u32;
 const GROUP: Id = 1 << 31;
 /// Words of a record's bitmap: for the most vCPUs of a VM.
 const RECORD_WORDS: usize = crate::scenario::MOST_VM_VCPUS as usize / 64;
+/// VMF tasks that one CPU can have.
+const VMF_ROOM: usize = 128;
 /// No VM: an ordinary thread.
 const NO_VM: u32 = u32::MAX;
 
@@ -51,6 +55,9 @@ struct Task {
     place: Where,
     cpu: u32,
     pinned: bool,
+    class: Class,
+    /// In the class VMF.
+    vtime: u64,
     vm: u32,
     guest: Guest,
     /// In `kvm_vcpu_on_spin()`.
@@ -70,6 +77,14 @@ struct Task {
 #[derive(Debug)]
 struct Cpu {
     root: Queue,
+    vmf: Box<vmf_queue::Queue<VMF_ROOM>>,
+    /// Since when the running task runs.
+    picked_at: u64,
+    /// The running VMF task is to make room.
+    vmf_give_way: bool,
+    /// Since when VMF keeps fair waiting, and until when fair has its floor.
+    fair_waits_since: Option<u64>,
+    fair_until: u64,
     curr: Option<TaskId>,
     /// Until when what ran is charged, and until when its guest got on.
     charged: u64,

@@ -12,17 +12,25 @@
 //! | [`guest`] | what does a vCPU do with its CPU? |
 //! | [`queue`] | who waits on a level of a runqueue, and who is next? |
 //! | [`run`] | how do cells become results? |
+//! | [`calibrate`] | how far is that from what the testbed measured? |
+//! | [`scale`] | what does an event cost on a large host? |
+//! | [`tables`] | how does the documentation show results? |
+//! | [`docs`] | are the published tables those of the results? |
 //! | [`timers`] | which event is the earliest? |
 #![forbid(unsafe_code)]
 
+pub mod calibrate;
 mod cpuset;
+pub mod docs;
 pub mod guest;
 pub mod host;
 pub mod policy;
 pub mod queue;
 pub mod run;
+pub mod scale;
 pub mod scenario;
 pub mod stats;
+pub mod tables;
 pub mod timers;
 
 use std::path::PathBuf;

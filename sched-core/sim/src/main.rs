@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use dense_bench::results::Results;
 use indicatif::{ProgressBar, ProgressStyle};
 use sched_sim::scenario::Scenario;
-use sched_sim::{Error, Result, run};
+use sched_sim::{Error, Result, calibrate, docs, run, scale, tables};
 
 /// Simulates hosts with many VMs, to compare what a scheduler makes of spinning vCPUs.
 #[derive(Debug, Parser)]
@@ -37,6 +38,39 @@ enum Command {
         #[arg(long, value_parser = clap::value_parser!(u64).range(1..=10_000))]
         seeds: Option<u64>,
     },
+    /// Simulate what the testbed has measured, and compare
+    Calibrate {
+        /// What was measured: a results.json of the testbed
+        #[arg(default_value = "benches/results/first-figures.json")]
+        measured: PathBuf,
+        /// Where WORKLOAD.toml of each workload is
+        #[arg(long, default_value = "sched-core/sim/scenarios/calibrate")]
+        scenarios: PathBuf,
+        /// Where the results go
+        #[arg(long)]
+        out: Option<PathBuf>,
+        /// Samples a variant
+        #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+        seeds: u64,
+    },
+    /// Measure what an event costs on hosts of 16 to 1,024 CPUs, on one core
+    Scale {
+        /// Where the figures go, JSON
+        #[arg(long)]
+        out: Option<PathBuf>,
+        /// Where the plot goes, SVG
+        #[arg(long)]
+        plot: Option<PathBuf>,
+    },
+    /// Write the tables of docs/simulator.md anew from the committed results
+    Docs {
+        /// The repository
+        #[arg(default_value = ".")]
+        root: PathBuf,
+        /// Only say whether they are as they should be
+        #[arg(long)]
+        check: bool,
+    },
     /// Say whether a scenario makes sense
     Check {
         /// The scenario, TOML
@@ -51,6 +85,14 @@ fn main() -> ExitCode {
             out,
             seeds,
         } => run_file(&scenario, out.as_deref(), seeds),
+        Command::Calibrate {
+            measured,
+            scenarios,
+            out,
+            seeds,
+        } => calibrate_file(&measured, &scenarios, out.as_deref(), seeds),
+        Command::Scale { out, plot } => measure_scale(out.as_deref(), plot.as_deref()),
+        Command::Docs { root, check } => docs::write(&root, check),
         Command::Check { scenario } => Scenario::load(&scenario).map(|s| {
             println!(
                 "{}: {} vCPUs on {} CPUs",
@@ -82,6 +124,46 @@ fn run_file(path: &Path, out: Option<&Path>, seeds: Option<u64>) -> Result<()> {
     }
     print!("{}", dense_bench::report::table(&results));
     Ok(())
+}
+
+fn calibrate_file(from: &Path, folder: &Path, out: Option<&Path>, seeds: u64) -> Result<()> {
+    let measured = load(from)?;
+    let bar = progress(tables::values(&measured).len() as u64);
+    let simulated = calibrate::simulate(&measured, folder, seeds, || bar.inc(1))?;
+    bar.finish_and_clear();
+    save(&simulated, out)?;
+    print!("{}", calibrate::table(&measured, &simulated));
+    Ok(())
+}
+
+fn measure_scale(out: Option<&Path>, plot: Option<&Path>) -> Result<()> {
+    let bar = progress(scale::CPUS.len() as u64);
+    let mut points = Vec::new();
+    for cpus in scale::CPUS {
+        points.push(scale::measure(cpus, "vmfirst", 3_000_000)?);
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    if let Some(path) = out {
+        let json = serde_json::to_string_pretty(&points);
+        let json = json.map_err(|e| Error::Invalid(e.to_string()))?;
+        std::fs::write(path, json + "\n").map_err(|source| Error::Io {
+            what: "write",
+            path: path.into(),
+            source,
+        })?;
+    }
+    print!("{}", scale::table(&points));
+    plot.map_or(Ok(()), |path| scale::plot(&points, path))
+}
+
+fn load(path: &Path) -> Result<Results> {
+    Results::load(path).map_err(|e| Error::Invalid(e.to_string()))
+}
+
+fn save(results: &Results, out: Option<&Path>) -> Result<()> {
+    let saved = out.map_or(Ok(()), |out| results.save(out));
+    saved.map_err(|e| Error::Invalid(e.to_string()))
 }
 
 /// Quiet when nobody looks.

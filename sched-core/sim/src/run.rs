@@ -14,12 +14,15 @@ use crate::scenario::Scenario;
 /// Runs all cells. `done` is told after each.
 pub fn run(scenario: &Scenario, seeds: u64, done: impl Fn() + Sync) -> Results {
     let policies = scenario.policies();
-    let jobs: Vec<(&str, &Policy, u64)> = policies
-        .iter()
-        .flat_map(|(name, policy)| (1..=seeds).map(move |seed| (name.as_str(), policy, seed)))
-        .collect();
-    let cells = jobs.par_iter().map(|(name, policy, seed)| {
-        let cell = cell(scenario, name, policy, *seed);
+    let sizes = scenario.sizes();
+    let mut jobs = Vec::new();
+    for size in &sizes {
+        for (name, policy) in &policies {
+            jobs.extend((1..=seeds).map(|seed| (size, name.as_str(), policy, seed)));
+        }
+    }
+    let cells = jobs.par_iter().map(|(size, name, policy, seed)| {
+        let cell = cell(size, name, policy, *seed);
         done();
         cell
     });
@@ -32,7 +35,7 @@ pub fn run(scenario: &Scenario, seeds: u64, done: impl Fn() + Sync) -> Results {
 
 /// How many cells [`run`] makes.
 pub fn count(scenario: &Scenario, seeds: u64) -> u64 {
-    scenario.variants.len() as u64 * seeds
+    scenario.sizes().len() as u64 * scenario.variants.len() as u64 * seeds
 }
 
 /// One variant, one seed.

@@ -22,6 +22,9 @@ pub const MOST_VM_VCPUS: i64 = 1024;
 /// The most vCPUs on a host.
 const MOST_VCPUS: u64 = 65_536;
 
+/// The most vCPUs of class VMF for each CPU.
+const MOST_VMF: u64 = 16;
+
 type Ns = Bounded<0, HOUR_NS>;
 
 /// One file.
@@ -51,6 +54,19 @@ pub struct Scenario {
     /// Ordinary threads that always compute, one a CPU.
     #[serde(default)]
     pub hogs: Option<HogSpec>,
+    /// Sizes to run all of this at, instead of the one above.
+    #[serde(default)]
+    pub sweep: Vec<Size>,
+}
+
+/// A size of host and load.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Size {
+    /// The host's CPUs.
+    pub cpus: Bounded<1, 4096>,
+    /// How many VMs of the first kind.
+    pub count: Bounded<1, 65_536>,
 }
 
 /// The machine and its kernel.
@@ -278,10 +294,10 @@ impl Scenario {
             Error::Scenario(format!("{name}:{line}:{column}: {}", one_line(what)))
         };
         let scenario: Self = toml::from_str(text).map_err(|e| at(e.span(), e.message()))?;
-        match scenario.check() {
-            Ok(()) => Ok(scenario),
-            Err((span, what)) => Err(at(Some(span), &what)),
+        for size in scenario.sizes() {
+            size.check().map_err(|(span, what)| at(Some(span), &what))?;
         }
+        Ok(scenario)
     }
 
     /// The policies to compare, by name, in the order of the file.
@@ -291,6 +307,23 @@ impl Scenario {
         names
             .filter_map(|name: &String| Some((name.clone(), known(name)?)))
             .collect()
+    }
+
+    /// The scenario at each of its sizes.
+    pub fn sizes(&self) -> Vec<Self> {
+        let sized = |size: &Size| {
+            let mut one = self.clone();
+            one.sweep.clear();
+            one.host.cpus = size.cpus;
+            if let Some(vm) = one.vm.first_mut() {
+                vm.count = Spanned::new(vm.count.span(), size.count);
+            }
+            one
+        };
+        match self.sweep.is_empty() {
+            true => vec![self.clone()],
+            false => self.sweep.iter().map(sized).collect(),
+        }
     }
 
     /// vCPUs of all VMs.
@@ -314,11 +347,18 @@ impl Scenario {
                 return Err((name.span(), what));
             }
         }
-        let mut vcpus = 0;
+        let (mut vcpus, mut vmf) = (0, 0);
         for vm in &self.vm {
             vcpus += vm.count.as_ref().get() * vm.vcpus.get();
             if vcpus > MOST_VCPUS {
                 let what = format!("{vcpus} vCPUs so far; at most {MOST_VCPUS} on a host");
+                return Err((vm.count.span(), what));
+            }
+            if vm.class == Class::Vmf {
+                vmf += vm.count.as_ref().get() * vm.vcpus.get();
+            }
+            if vmf > MOST_VMF * self.host.cpus.get() {
+                let what = format!("{vmf} vCPUs of class vmf so far; at most {MOST_VMF} a CPU");
                 return Err((vm.count.span(), what));
             }
             if vm.steps.is_empty() {

@@ -80,6 +80,11 @@ fn nonsense_gets_one_line_with_its_place() {
             sched_sim::policy::Policy::NAMES.join(", ")
         ),
     );
+    refused(
+        "count = 1",
+        "class = \"vmf\"\ncount = 17",
+        "10:9: 34 vCPUs of class vmf so far; at most 16 a CPU",
+    );
     refused("cpus = 2", "cpus = 0", "6:8: 0 is out of range: 1 to 4096");
 }
 

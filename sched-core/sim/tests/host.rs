@@ -94,6 +94,35 @@ fn no_lag_is_minted_by_yields() {
 }
 
 #[test]
+fn vmf_comes_first_and_fair_keeps_its_floor() {
+    let vms = vm(2, 2, 100, COMPUTE).replace("weight", "class = \"vmf\"\nweight");
+    let host = host_of(
+        &scenario(2, "flat", &(vms + "[hogs]\ncount = 2\n")),
+        "stock",
+        4_000,
+    );
+    let (vms, hogs) = host.cpu_time();
+    for hog in hogs {
+        let share = hog as f64 / 4e9;
+        assert!((0.045..0.055).contains(&share), "fair has {share}");
+    }
+    assert!((0.49..0.51).contains(&share_of_first(&vms)), "{vms:?}");
+}
+
+#[test]
+fn a_vmf_vcpu_that_wakes_up_has_a_hogs_cpu_at_once() {
+    let steps = r#"{ do = "compute", ns = 100_000 }, { do = "sleep", ns = 2_000_000 }"#;
+    let delay = |class: &str| {
+        let vms = vm(1, 2, 100, steps).replace("weight", &format!("class = \"{class}\"\nweight"));
+        let hogs = vms + "[hogs]\ncount = 2\n";
+        let host = host_of(&scenario(2, "flat", &hogs), "stock", 1_000);
+        host.vcpu_time()[1] / host.stats().vcpu_runs
+    };
+    assert_eq!(delay("vmf"), 0);
+    assert!(delay("fair") > 0);
+}
+
+#[test]
 fn equal_seeds_make_equal_cells() {
     let scenario = scenario(4, "flat", &vm(2, 4, 100, BUSY));
     for variant in Policy::NAMES {

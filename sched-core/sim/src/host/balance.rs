@@ -10,7 +10,7 @@ const BUSY_FACTOR: u64 = 16;
 
 impl Host {
     /// The CPUs that share a cache with `cpu`.
-    fn llc_of(&self, cpu: usize) -> std::ops::Range<usize> {
+    pub(super) fn llc_of(&self, cpu: usize) -> std::ops::Range<usize> {
         let first = cpu / self.llc * self.llc;
         first..(first + self.llc).min(self.cpus.len())
     }
@@ -30,6 +30,9 @@ impl Host {
         let prev = state.cpu as usize;
         if state.pinned || self.idle.has(prev) {
             return prev;
+        }
+        if self.is_vmf(task) {
+            return self.vmf_wake_cpu(prev);
         }
         let target = match waker {
             Some(waker) if self.cpus[waker].nr < self.cpus[prev].nr => waker,
@@ -72,6 +75,7 @@ impl Host {
             .iter()
             .chain(running.as_ref())
             .flat_map(inside);
+        let tasks = tasks.chain(cpu.vmf.iter().map(|t| t.id));
         let movable = tasks.filter(|task| {
             let state = &self.tasks[*task as usize];
             let hot = self.now - state.ran_until < HOT_NS;

@@ -13,7 +13,7 @@ use crate::cpuset::CpuSet;
 use crate::guest::{Guest, State};
 use crate::policy::{Mode, Policy};
 use crate::queue::{Queue, Times};
-use crate::scenario::{Action, Layout, Scenario, VmSpec};
+use crate::scenario::{Action, Class, Layout, Scenario, VmSpec};
 use crate::stats::Stats;
 use crate::timers::Timers;
 
@@ -76,7 +76,7 @@ impl Host {
         let window = scenario.host.cost.spin_window_ns.get();
         for _ in 0..spec.vcpus.get() {
             let guest = Guest::new(random.below(u64::MAX), window);
-            self.add_task(self.vms.len() as u32, weight, guest);
+            self.add_task(self.vms.len() as u32, weight, spec.class, guest);
         }
         let most = |action| {
             let of = spec.steps.iter().map(|s| s.as_ref());
@@ -107,13 +107,15 @@ impl Host {
         });
     }
 
-    fn add_task(&mut self, vm: u32, weight: u32, guest: Guest) {
+    fn add_task(&mut self, vm: u32, weight: u32, class: Class, guest: Guest) {
         let load = LoadWeight::from_load(u64::from(weight) << 10);
         self.tasks.push(Task {
             entity: Entity::new(load, self.times.base_slice),
             place: Where::Asleep,
             cpu: 0,
             pinned: vm == NO_VM,
+            class,
+            vtime: 0,
             vm,
             guest,
             in_spin: false,
@@ -166,7 +168,7 @@ impl Host {
             let task = self.tasks.len() as u32;
             let mut guest = Guest::new(0, 0);
             guest.run(u64::MAX / 2, false);
-            self.add_task(NO_VM, weight, guest);
+            self.add_task(NO_VM, weight, Class::Fair, guest);
             self.enqueue(task, n % self.cpus.len());
             self.tasks[task as usize].cpu = (n % self.cpus.len()) as u32;
             self.schedule(n % self.cpus.len());
@@ -177,6 +179,11 @@ impl Host {
 fn cpu() -> Cpu {
     Cpu {
         root: Queue::default(),
+        vmf: Box::default(),
+        picked_at: 0,
+        vmf_give_way: false,
+        fair_waits_since: None,
+        fair_until: 0,
         curr: None,
         charged: 0,
         synced: 0,

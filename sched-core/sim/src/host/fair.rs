@@ -5,7 +5,7 @@ use sched_core::weight::LoadWeight;
 
 use super::{Cpu, GROUP, Group, Host, NO_VM, TaskId, Where};
 use crate::queue::{Id, Queue};
-use crate::scenario::{Layout, SliceEnd};
+use crate::scenario::{Class, Layout, SliceEnd};
 use crate::timers::NEVER;
 
 const NO_GROUP: u32 = u32::MAX;
@@ -61,6 +61,13 @@ impl Host {
         };
         if ns > 0 {
             self.tasks[task as usize].run_ns += ns;
+            if self.is_vmf(task) {
+                self.vmf_charge(cpu, task, ns);
+                return self.set_slice_end(cpu, task);
+            }
+            if self.now >= self.cpus[cpu].fair_until && !self.cpus[cpu].vmf.is_empty() {
+                self.resched(cpu);
+            }
             let times = self.times;
             let mut used_up = false;
             self.path(task, |queue, _| used_up |= queue.charge(ns, &times));
@@ -72,6 +79,10 @@ impl Host {
     }
 
     fn set_slice_end(&mut self, cpu: usize, task: TaskId) {
+        if self.is_vmf(task) {
+            self.cpus[cpu].slice_end = self.vmf_slice_end(cpu);
+            return;
+        }
         let mut left = None;
         self.path(task, |queue, _| {
             left = [left, queue.request_left()].into_iter().flatten().min();
@@ -85,6 +96,11 @@ impl Host {
                 (at + tick - phase).div_ceil(tick) * tick - tick + phase
             }
         };
+        let state = &mut self.cpus[cpu];
+        if !state.vmf.is_empty() {
+            // Fair has the CPU as its floor only.
+            state.slice_end = state.slice_end.min(state.fair_until.max(self.now + 1));
+        }
     }
 
     /// The part of a VM's weight that its group has on one CPU (`calc_group_shares`, with
@@ -99,7 +115,7 @@ impl Host {
     /// Has a group's weight follow what its VM does elsewhere (`update_cfs_group`).
     fn refresh_group(&mut self, task: TaskId, cpu: usize) {
         let vm = self.tasks[task as usize].vm;
-        let Some(group) = self.group(task, cpu) else {
+        let Some(group) = self.group(task, cpu).filter(|_| !self.is_vmf(task)) else {
             return;
         };
         let (id, load) = (GROUP | group as u32, self.group_load(vm, group));
@@ -112,11 +128,17 @@ impl Host {
     /// A task becomes runnable on a CPU.
     pub(super) fn enqueue(&mut self, task: TaskId, cpu: usize) {
         self.update_curr(cpu);
+        if self.is_vmf(task) {
+            self.vmf_enqueue(task, cpu);
+        }
         let times = self.times;
         let state = &mut self.tasks[task as usize];
         (state.cpu, state.place) = (cpu as u32, Where::Waiting);
         state.waiting_since = self.now;
         let (entity, vm) = (state.entity, state.vm);
+        if state.class == Class::Vmf {
+            return self.count(cpu, 1);
+        }
         if vm != NO_VM {
             self.vms[vm as usize].weight += u64::from(entity.load.weight());
         }
@@ -144,6 +166,11 @@ impl Host {
     pub(super) fn dequeue(&mut self, task: TaskId, sleep: bool) {
         let cpu = self.tasks[task as usize].cpu as usize;
         self.update_curr(cpu);
+        if self.is_vmf(task) {
+            self.vmf_dequeue(task);
+            self.tasks[task as usize].place = Where::Asleep;
+            return self.count(cpu, -1);
+        }
         let times = self.times;
         let entity = self.level(task).leave(task, sleep, &times);
         let Some(entity) = entity else { return };
@@ -195,10 +222,13 @@ impl Host {
     /// Should a task that became runnable have the CPU at once?
     pub(super) fn wakeup_preempt(&mut self, task: TaskId) {
         let cpu = self.tasks[task as usize].cpu as usize;
+        if self.is_vmf(task) {
+            return self.vmf_wakeup_preempt(task, cpu);
+        }
         let Some(curr) = self.cpus[cpu].curr else {
             return self.resched(cpu);
         };
-        if self.cpus[cpu].resched {
+        if self.cpus[cpu].resched || self.is_vmf(curr) {
             return;
         }
         let (from, to) = (self.group(curr, cpu), self.group(task, cpu));
@@ -214,6 +244,9 @@ impl Host {
     }
 
     fn pick(&mut self, cpu: usize) -> Option<TaskId> {
+        if let Some(task) = self.vmf_pick(cpu) {
+            return Some(task);
+        }
         let times = self.times;
         let id = self.cpus[cpu].root.pick(&times)?;
         match id & GROUP {
@@ -283,14 +316,21 @@ impl Host {
     fn put(&mut self, cpu: usize, task: TaskId, next: Option<TaskId>) {
         let state = &mut self.tasks[task as usize];
         state.ran_until = self.now;
+        let class = state.class;
         let left = state.place != Where::Running;
         if !left {
             state.place = Where::Waiting;
             state.waiting_since = self.now;
         }
         self.seen_out(task, !left);
+        if class == Class::Vmf {
+            if !left {
+                self.vmf_put(task, cpu);
+            }
+            return;
+        }
         let group = self.group(task, cpu);
-        let stays = next.is_some_and(|next| self.group(next, cpu) == group);
+        let stays = next.is_some_and(|next| !self.is_vmf(next) && self.group(next, cpu) == group);
         if let Some(group) = group {
             self.groups[group].queue.put_curr();
         }
@@ -300,6 +340,11 @@ impl Host {
     }
 
     fn set_current(&mut self, cpu: usize, task: TaskId) {
+        self.cpus[cpu].picked_at = self.now;
+        if self.is_vmf(task) {
+            self.cpus[cpu].vmf.dequeue(task);
+            return;
+        }
         match self.group(task, cpu) {
             None => self.cpus[cpu].root.set_curr(task),
             Some(group) => {

@@ -176,7 +176,7 @@ impl Host {
         if self.cpus[cpu].nr == 1 && self.cpus[other].nr == 1 {
             return YieldTo::Failed;
         }
-        if to.place != Where::Waiting {
+        if to.place != Where::Waiting || from.class != to.class {
             return YieldTo::NotTaken;
         }
         self.count_hit(target, rank, cpu == other);
@@ -184,7 +184,10 @@ impl Host {
         self.tasks[target as usize]
             .yielded_to_at
             .get_or_insert(self.now);
-        self.directed_yield(me, target);
+        match self.is_vmf(me) {
+            true => self.vmf_yield(me, target),
+            false => self.directed_yield(me, target),
+        }
         YieldTo::Taken
     }
 

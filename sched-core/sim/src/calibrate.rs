@@ -1,0 +1,131 @@
+//! The model against the testbed: what each variant gains over stock, measured and
+//! simulated.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use dense_bench::results::Results;
+
+use crate::policy::Policy;
+use crate::run;
+use crate::scenario::Scenario;
+use crate::tables::{Setting, ratio, values};
+use crate::{Error, Result};
+
+/// How far a simulated ratio may be from the measured one.
+const TOLERANCE: f64 = 0.15;
+/// Ratios closer than this have no order.
+const TIE: f64 = 0.03;
+
+/// Runs every measured setting whose workload has a scenario in `folder`, with the measured
+/// variants. `done` is told after each setting.
+pub fn simulate(measured: &Results, folder: &Path, seeds: u64, done: impl Fn()) -> Result<Results> {
+    let mut all: Option<Results> = None;
+    for ((workload, layout, guests, vcpus, cpus), variants) in values(measured) {
+        let path = folder.join(format!("{workload}.toml"));
+        if !path.exists() {
+            continue;
+        }
+        let names: Vec<String> = variants.keys().map(|v| v.to_string()).collect();
+        let known = names.iter().filter(|n| Policy::named(n, &[]).is_some());
+        let list: Vec<String> = known.map(|n| format!("\"{n}\"")).collect();
+        let text = std::fs::read_to_string(&path).map_err(|source| Error::Io {
+            what: "read",
+            path: path.clone(),
+            source,
+        })?;
+        let text = text
+            .replace("@VARIANTS@", &list.join(", "))
+            .replace("@LAYOUT@", if layout.is_empty() { "flat" } else { &layout })
+            .replace("@GUESTS@", &guests.to_string())
+            .replace("@VCPUS@", &vcpus.to_string())
+            .replace("@CPUS@", &cpus.to_string());
+        let scenario = Scenario::parse(&text, &path.display().to_string())?;
+        let results = run::run(&scenario, seeds, || ());
+        match &mut all {
+            Some(all) => all.cells.extend(results.cells),
+            None => all = Some(results),
+        }
+        done();
+    }
+    let mut all = all.ok_or_else(|| {
+        Error::Invalid(format!(
+            "nothing that was measured has a scenario in {}: workload.toml",
+            folder.display()
+        ))
+    })?;
+    all.plan = "calibrate".into();
+    Ok(all)
+}
+
+/// A row for each setting and variant that both have.
+pub fn table(measured: &Results, simulated: &Results) -> String {
+    let (real, model) = (values(measured), values(simulated));
+    let mut out = String::from(
+        "| VMs x vCPUs on CPUs | variant | measured | simulated | off by |\n|---|---|---|---|---|\n",
+    );
+    let (mut rows, mut close, mut pairs, mut ordered) = (0, 0, 0, 0);
+    for (setting, variants) in &real {
+        let Some(of) = model.get(setting) else {
+            continue;
+        };
+        let mut ratios = vec![(1.0, 1.0)];
+        for variant in variants.keys().filter(|v| **v != "stock") {
+            let (Some(real), Some(model)) = (ratio(variants, variant), ratio(of, variant)) else {
+                continue;
+            };
+            let off = model / real - 1.0;
+            let miss = if off.abs() > TOLERANCE {
+                " **miss**"
+            } else {
+                ""
+            };
+            (rows, close) = (rows + 1, close + u32::from(miss.is_empty()));
+            let (name, off) = (title(setting), 100.0 * off);
+            // Writing to a String does not fail.
+            let _ = writeln!(
+                out,
+                "| {name} | {variant} | x{real:.2} | x{model:.2} | {off:+.0} %{miss} |"
+            );
+            ratios.push((real, model));
+        }
+        let (all, right) = order(&ratios);
+        (pairs, ordered) = (pairs + all, ordered + right);
+    }
+    let _ = writeln!(
+        out,
+        "\nWithin 15 %: {close} of {rows}. Pairs of variants of one cell that differ by more \
+         than 3 % in the measurement: {pairs}; the model has {ordered} of them in the same order."
+    );
+    out
+}
+
+fn title((workload, layout, guests, vcpus, cpus): &Setting) -> String {
+    format!("{workload}, {layout}: {guests} x {vcpus} on {cpus}")
+}
+
+/// Pairs that differ in the measurement, and how many of them have the same order here.
+fn order(ratios: &[(f64, f64)]) -> (u32, u32) {
+    let (mut all, mut right) = (0, 0);
+    for (n, a) in ratios.iter().enumerate() {
+        for b in &ratios[..n] {
+            if (a.0 / b.0 - 1.0).abs() > TIE {
+                all += 1;
+                right += u32::from((a.0 > b.0) == (a.1 > b.1));
+            }
+        }
+    }
+    (all, right)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ties_have_no_order_and_wrong_ones_are_counted() {
+        let ratios = [(1.0, 1.0), (1.01, 0.9), (1.2, 1.3), (1.5, 1.25)];
+        // (1.0, 1.01) is a tie; 1.2 against 1.5 is in the wrong order.
+        assert_eq!(order(&ratios), (5, 4));
+    }
+}

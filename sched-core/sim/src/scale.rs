@@ -1,0 +1,107 @@
+//! What an event costs as the host grows: the same load a CPU from 16 to 1,024 CPUs.
+
+use std::path::Path;
+use std::time::Instant;
+
+use plotters::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::host::Host;
+use crate::policy::Policy;
+use crate::scenario::Scenario;
+use crate::{Error, Result};
+
+/// CPUs of the hosts.
+pub const CPUS: [u64; 7] = [16, 32, 64, 128, 256, 512, 1024];
+
+/// One host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// Its CPUs.
+    pub cpus: u64,
+    /// Events simulated.
+    pub events: u64,
+    /// Real time that took on one core, s.
+    pub wall_s: f64,
+    /// Virtual time, s.
+    pub virtual_s: f64,
+}
+
+impl Point {
+    /// Real ns an event.
+    pub fn cost_ns(&self) -> f64 {
+        self.wall_s * 1e9 / self.events as f64
+    }
+}
+
+/// VMs of 16 vCPUs, two vCPUs a CPU, with locks and shootdowns. About `events` events a
+/// host.
+pub fn measure(cpus: u64, variant: &str, events: u64) -> Result<Point> {
+    let policy = Policy::named(variant, &[])
+        .ok_or_else(|| Error::Invalid(format!("no variant \"{variant}\"")))?;
+    let text = format!(
+        "name = \"scale\"\nwindow_ms = 1\nvariants = [\"{variant}\"]\n[host]\ncpus = {cpus}\n\
+         [[vm]]\ncount = {}\nvcpus = 16\nworkload = \"scale\"\nsteps = [\
+         {{ do = \"compute\", ns = 500_000 }}, {{ do = \"spinlock\", ns = 5_000, locks = 4 }},\
+         {{ do = \"call\", ns = 2_000 }}]\n",
+        cpus / 8
+    );
+    let mut host = Host::new(&Scenario::parse(&text, "scale")?, &policy, 1);
+    host.run(20_000_000);
+    host.begin_window();
+    let begin = Instant::now();
+    let mut ms = 0;
+    while host.stats().events < events {
+        host.run(1_000_000);
+        ms += 1;
+    }
+    Ok(Point {
+        cpus,
+        events: host.stats().events,
+        wall_s: begin.elapsed().as_secs_f64(),
+        virtual_s: f64::from(ms) / 1e3,
+    })
+}
+
+/// Draws ns an event over CPUs as SVG.
+pub fn plot(points: &[Point], path: &Path) -> Result<()> {
+    let failed =
+        |e: &dyn std::fmt::Display| Error::Invalid(format!("can't draw {}: {e}", path.display()));
+    let most = points.iter().map(Point::cost_ns).fold(100.0, f64::max);
+    let root = SVGBackend::new(path, (640, 360)).into_drawing_area();
+    root.fill(&WHITE).map_err(|e| failed(&e))?;
+    let mut chart = ChartBuilder::on(&root)
+        .caption("Real ns an event", ("sans-serif", 18))
+        .margin(12)
+        .x_label_area_size(36)
+        .y_label_area_size(60)
+        .build_cartesian_2d((10f64..1_500f64).log_scale(), 0f64..most * 1.2)
+        .map_err(|e| failed(&e))?;
+    chart
+        .configure_mesh()
+        .x_desc("CPUs of the host")
+        .draw()
+        .map_err(|e| failed(&e))?;
+    let line = points.iter().map(|p| (p.cpus as f64, p.cost_ns()));
+    let series = LineSeries::new(line, &BLUE).point_size(3);
+    chart.draw_series(series).map_err(|e| failed(&e))?;
+    root.present().map_err(|e| failed(&e))
+}
+
+/// The points as a table.
+pub fn table(points: &[Point]) -> String {
+    let mut out = String::from(
+        "| CPUs | events | ns an event | virtual s | real s |\n|---|---|---|---|---|\n",
+    );
+    for p in points {
+        out += &format!(
+            "| {} | {} | {:.0} | {:.2} | {:.2} |\n",
+            p.cpus,
+            p.events,
+            p.cost_ns(),
+            p.virtual_s,
+            p.wall_s
+        );
+    }
+    out
+}

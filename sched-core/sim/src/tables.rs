@@ -1,0 +1,122 @@
+//! Tables of docs/simulator.md: small ones, generated from committed results.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use dense_bench::results::{Cell, Results};
+use dense_bench::stats::paired_percent;
+
+use crate::{Error, Result};
+
+/// What a variant is compared with.
+const BASE: &str = "stock";
+
+/// Cells that differ in variant and seed only: workload, layout, VMs, vCPUs, CPUs.
+pub type Setting = (String, String, u32, u32, u32);
+
+/// A cell's setting.
+pub fn setting(cell: &Cell) -> Setting {
+    let layout = cell.options.get("cgroup_layout").cloned();
+    (
+        cell.workload.clone(),
+        layout.unwrap_or_default(),
+        cell.guests,
+        cell.vcpus,
+        cell.pcpus,
+    )
+}
+
+/// The values of a variant by seed, of each setting.
+pub fn values(results: &Results) -> BTreeMap<Setting, BTreeMap<&str, BTreeMap<u64, f64>>> {
+    let mut all: BTreeMap<Setting, BTreeMap<&str, BTreeMap<u64, f64>>> = BTreeMap::new();
+    for cell in &results.cells {
+        let of = all.entry(setting(cell)).or_default();
+        let of = of.entry(cell.variant.as_str()).or_default();
+        of.insert(cell.seed, cell.value);
+    }
+    all
+}
+
+/// Mean of `variant` / mean of stock, over the seeds that both have.
+pub fn ratio(of: &BTreeMap<&str, BTreeMap<u64, f64>>, variant: &str) -> Option<f64> {
+    let pairs = pairs(of, variant);
+    let base: f64 = pairs.iter().map(|(base, _)| base).sum();
+    let other: f64 = pairs.iter().map(|(_, other)| other).sum();
+    Some(other / base).filter(|r| r.is_finite())
+}
+
+fn pairs(of: &BTreeMap<&str, BTreeMap<u64, f64>>, variant: &str) -> Vec<(f64, f64)> {
+    let (Some(base), Some(other)) = (of.get(BASE), of.get(variant)) else {
+        return Vec::new();
+    };
+    let both = base
+        .iter()
+        .filter_map(|(seed, b)| Some((*b, *other.get(seed)?)));
+    both.collect()
+}
+
+/// A row for each setting, a column for each variant: work against stock in %, with the
+/// 95 % interval over the seeds, and the slowest VM's work against the fastest's.
+pub fn compare(results: &Results) -> String {
+    let mut variants: Vec<&str> = Vec::new();
+    for cell in &results.cells {
+        if cell.variant != BASE && !variants.contains(&cell.variant.as_str()) {
+            variants.push(&cell.variant);
+        }
+    }
+    let mut out = String::from("| VMs x vCPUs on CPUs | stock, rounds/s |");
+    for variant in &variants {
+        let _ = write!(out, " {variant} |");
+    }
+    let _ = write!(out, "\n|---|---|{}", "---|".repeat(variants.len()));
+    let all = values(results);
+    let mut order: Vec<&Setting> = all.keys().collect();
+    order.sort_by_key(|s| (&s.0, &s.1, s.4, s.2, s.3));
+    for setting in order {
+        let of = &all[setting];
+        let (workload, layout, guests, vcpus, cpus) = setting;
+        let base: Vec<f64> = of
+            .get(BASE)
+            .map_or(Vec::new(), |v| v.values().copied().collect());
+        let mean = base.iter().sum::<f64>() / base.len().max(1) as f64;
+        let _ = write!(
+            out,
+            "\n| {workload}, {layout}: {guests} x {vcpus} on {cpus} | {mean:.0} |"
+        );
+        for variant in &variants {
+            let difference = paired_percent(&pairs(of, variant));
+            let text = difference.map_or("-".into(), |e| match e.half_width {
+                Some(half) => format!("{:+.1} ± {half:.1} %", e.mean),
+                None => format!("{:+.1} %", e.mean),
+            });
+            let _ = write!(out, " {text}, {} |", fairness(results, setting, variant));
+        }
+    }
+    out + "\n"
+}
+
+/// Work of the slowest VM against the fastest's, the mean over the seeds.
+fn fairness(results: &Results, of: &Setting, variant: &str) -> String {
+    let cells = results
+        .cells
+        .iter()
+        .filter(|c| c.variant == variant && setting(c) == *of);
+    let each: Vec<f64> = cells
+        .filter_map(|c| {
+            let least = c.per_guest.iter().copied().reduce(f64::min)?;
+            let most = c.per_guest.iter().copied().reduce(f64::max)?;
+            (most > 0.0).then_some(least / most)
+        })
+        .collect();
+    format!("{:.2}", each.iter().sum::<f64>() / each.len().max(1) as f64)
+}
+
+/// `text` with `table` between the markers called `name`.
+pub fn replace(text: &str, name: &str, table: &str) -> Result<String> {
+    let begin = format!("<!-- {name} table: made by `sched-sim docs`, don't edit -->\n");
+    let end = format!("<!-- end of {name} table -->");
+    let missing = || Error::Invalid(format!("the page has no markers of table {name}"));
+    let from = text.find(&begin).ok_or_else(missing)? + begin.len();
+    let to = from + text[from..].find(&end).ok_or_else(missing)?;
+    Ok(format!("{}{table}{}", &text[..from], &text[to..]))
+}
