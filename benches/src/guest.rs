@@ -172,10 +172,10 @@ impl Guest {
             let outcome = serde_json::from_str(json)
                 .map_err(|e| self.error(&format!("result not understood: {e}")))?;
             self.outcome = Some(outcome);
-        } else if let Some(wait) = said.strip_prefix("TRUTH ").and_then(Wait::parse)
+        } else if let Some(waits) = said.strip_prefix("TRUTH ").and_then(Wait::parse_line)
             && self.waits.len() < MOST_WAITS
         {
-            self.waits.push(wait);
+            self.waits.extend(waits);
         }
         Ok(())
     }

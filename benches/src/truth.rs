@@ -19,6 +19,7 @@ const WORKLOADS: &str = "truth-";
 /// A trace buffer of our own, so that nobody else's tracing is touched.
 const INSTANCE: &str = "/sys/kernel/tracing/instances/dense-bench-truth";
 const YIELD: &str = "kvm_directed_yield";
+const SWITCH: &str = "sched_switch";
 /// In KiB a CPU: some 40,000 events.
 const BUFFER: &str = "4096";
 const DEBUGFS: &str = "/sys/kernel/debug/kvm";
@@ -36,20 +37,28 @@ pub struct Wait {
 }
 
 impl Wait {
-    /// Reads four numbers in hexadecimal: waiter, target, begin, end.
-    pub fn parse(text: &str) -> Option<Self> {
+    /// Reads `TSC at the window's begin,wait,wait,...`, where a wait is four numbers
+    /// with spaces: waiter, target, begin from there, length; all in hexadecimal.
+    pub fn parse_line(text: &str) -> Option<Vec<Self>> {
+        let mut parts = text.split(',');
+        let window = u64::from_str_radix(parts.next()?, 16).ok()?;
+        parts.map(|wait| Self::parse(wait, window)).collect()
+    }
+
+    fn parse(text: &str, window: u64) -> Option<Self> {
         let numbers: Vec<u64> = text
             .split(' ')
             .map(|n| u64::from_str_radix(n, 16).ok())
             .collect::<Option<_>>()?;
-        let [waiter, target, begin, end] = numbers[..] else {
+        let [waiter, target, begin, length] = numbers[..] else {
             return None;
         };
+        let begin = window.checked_add(begin)?;
         Some(Self {
             waiter: waiter.try_into().ok()?,
             target: target.try_into().ok()?,
             begin,
-            end,
+            end: begin.checked_add(length)?,
         })
     }
 
@@ -86,12 +95,15 @@ impl Watch {
         }
         let instance = PathBuf::from(INSTANCE);
         changes.make_folder(&instance)?;
-        let enable = format!("events/kvm/{YIELD}/enable");
+        let yields = format!("events/kvm/{YIELD}/enable");
+        let switches = format!("events/sched/{SWITCH}");
         for (file, value) in [
             ("trace_clock", "x86-tsc"),
             ("tracing_on", "0"),
             ("buffer_size_kb", BUFFER),
-            (&enable, "1"),
+            (&yields, "1"),
+            (&format!("{switches}/filter"), "prev_comm ~ \"vcpu*\""),
+            (&format!("{switches}/enable"), "1"),
         ] {
             let path = instance.join(file);
             fs::write(&path, value).map_err(Error::io("write to", &path))?;
@@ -132,7 +144,7 @@ impl Watch {
         for name in ["truth_right", "truth_wrong", "truth_unknown"] {
             counters.insert(name.into(), 0);
         }
-        for it in text.lines().filter_map(|line| self.parse(line)) {
+        for it in self.yields(&text) {
             let verdict = verdict(&it, waits.get(it.vm).map_or(&[], Vec::as_slice));
             for name in [verdict.to_string(), format!("{verdict}_{}", it.reason)] {
                 *counters.entry(name).or_default() += 1;
@@ -141,29 +153,55 @@ impl Watch {
         Ok(counters)
     }
 
-    /// Reads `  vcpu1-123 [002] d..2. 4567: kvm_directed_yield: vcpu 1 target 2 ...`.
-    fn parse(&self, line: &str) -> Option<Yield> {
-        let (head, text) = line.split_once(&format!(" {YIELD}: "))?;
-        let (task, rest) = head.split_once(" [")?;
-        let tid = task.trim().rsplit_once('-')?.1.parse().ok()?;
-        let at: u64 = rest
-            .split_whitespace()
-            .last()?
-            .strip_suffix(':')?
-            .parse()
-            .ok()?;
-        let &(vm, vcpu) = self.vcpus.get(&tid)?;
-        let taken = word(text, "result")?.parse::<i64>().ok()? > 0;
-        taken.then(|| {
-            Some(Yield {
-                vm,
-                vcpu,
-                target: word(text, "target")?.parse().ok()?,
-                at: at.wrapping_add(*self.offsets.get(vm)?),
-                reason: word(text, "reason")?.to_string(),
-            })
-        })?
+    /// The yields that the scheduler took. A yield is traced when the yielder runs
+    /// again; it was decided when the yielder was last switched out before.
+    fn yields(&self, text: &str) -> Vec<Yield> {
+        let mut switched_out = BTreeMap::new();
+        let mut yields = Vec::new();
+        for event in text.lines().filter_map(event) {
+            if event.name == SWITCH {
+                switched_out.insert(event.tid, event.at);
+            } else if let Some(it) = self.taken(&event, switched_out.remove(&event.tid)) {
+                yields.push(it);
+            }
+        }
+        yields
     }
+
+    fn taken(&self, event: &Event, switched_out: Option<u64>) -> Option<Yield> {
+        let &(vm, vcpu) = self.vcpus.get(&event.tid)?;
+        let result: i64 = word(event.text, "result")?.parse().ok()?;
+        let yielded = Yield {
+            vm,
+            vcpu,
+            target: word(event.text, "target")?.parse().ok()?,
+            at: switched_out?.wrapping_add(*self.offsets.get(vm)?),
+            reason: word(event.text, "reason")?.to_string(),
+        };
+        (result > 0).then_some(yielded)
+    }
+}
+
+/// A line of the trace.
+struct Event<'a> {
+    tid: u32,
+    /// In the host's TSC.
+    at: u64,
+    name: &'a str,
+    text: &'a str,
+}
+
+/// Reads `  vcpu1-123 [002] d..2. 4567: kvm_directed_yield: vcpu 1 target 2 ...`.
+fn event(line: &str) -> Option<Event<'_>> {
+    let (head, rest) = line.split_once(": ")?;
+    let (name, text) = rest.split_once(": ")?;
+    let (task, fields) = head.split_once(" [")?;
+    Some(Event {
+        tid: task.trim().rsplit_once('-')?.1.parse().ok()?,
+        at: fields.split_whitespace().last()?.parse().ok()?,
+        name,
+        text,
+    })
 }
 
 fn verdict(it: &Yield, waits: &[Wait]) -> &'static str {
@@ -220,35 +258,57 @@ mod tests {
         }
     }
 
-    const LINE: &str = "           vcpu1-42      [002] d..2. 51000: kvm_directed_yield: \
+    const OUT: &str = "     vcpu1-42      [002] d..2. 51000: sched_switch: prev_comm=vcpu1";
+    const LINE: &str = "    vcpu1-42      [002] ..... 99000: kvm_directed_yield: \
         vcpu 1 target 3 reason kernel same_cpu 0 result 1";
 
+    fn the_yield() -> Yield {
+        let mut yields = watch().yields(&format!("# tracer: nop\n{OUT}\n{LINE}\n"));
+        assert_eq!(yields.len(), 1);
+        yields.remove(0)
+    }
+
     #[test]
-    fn a_yield_is_read_in_the_guests_time() {
-        let it = watch().parse(LINE).unwrap();
+    fn a_yield_was_when_the_yielder_was_switched_out_in_the_guests_time() {
+        let it = the_yield();
         assert_eq!((it.vm, it.vcpu, it.target, it.at), (0, 1, 3, 50000));
         assert_eq!(it.reason, "kernel");
-        assert_eq!(watch().parse(&LINE.replace("result 1", "result 0")), None);
-        assert_eq!(watch().parse(&LINE.replace("-42", "-99")), None);
-        assert_eq!(watch().parse("# tracer: nop"), None);
+        for other in [
+            LINE.replace("result 1", "result 0"),
+            LINE.replace("-42", "-99"),
+        ] {
+            assert_eq!(watch().yields(&format!("{OUT}\n{other}\n")), []);
+        }
+        assert_eq!(watch().yields(LINE), []);
     }
 
     #[test]
     fn a_yield_is_right_if_its_target_was_waited_for_then() {
-        let it = watch().parse(LINE).unwrap();
-        let wait = |text| Wait::parse(text).unwrap();
+        let it = the_yield();
         // 0xc350 is 50000.
-        let right = [wait("1 2 c000 d000"), wait("1 3 c000 d000")];
+        let waits = |line| Wait::parse_line(line).unwrap();
+        let right = waits("c000,1 2 0 1000,1 3 100 1000");
+        assert_eq!(right[1].begin, 0xc100);
         assert_eq!(verdict(&it, &right), "truth_right");
         assert_eq!(verdict(&it, &right[..1]), "truth_wrong");
-        assert_eq!(verdict(&it, &[wait("1 3 0 1000")]), "truth_unknown");
-        assert_eq!(verdict(&it, &[wait("0 3 c000 d000")]), "truth_unknown");
+        assert_eq!(verdict(&it, &waits("0,1 3 0 1000")), "truth_unknown");
+        assert_eq!(verdict(&it, &waits("c000,0 3 0 1000")), "truth_unknown");
     }
 
     #[test]
     fn what_is_no_wait_is_refused() {
-        for text in ["", "1 2 3", "1 2 3 4 5", "1 2 3 x", "100000000 2 3 4"] {
-            assert_eq!(Wait::parse(text), None, "{text}");
+        const LAST: &str = "ffffffffffffffff";
+        let past_the_end = format!("{LAST},1 2 1 1");
+        for text in [
+            "",
+            "0,1 2 3",
+            "0,1 2 3 4 5",
+            "0,1 2 3 x",
+            "0,100000000 2 3 4",
+            &past_the_end,
+        ] {
+            assert_eq!(Wait::parse_line(text), None, "{text}");
         }
+        assert_eq!(Wait::parse_line("0"), Some(Vec::new()));
     }
 }

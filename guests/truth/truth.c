@@ -8,9 +8,10 @@
  *   truth-wake   an interrupt to one vCPU, which answers after it, from its loop
  *   truth-lock   a spinlock, held with interrupts off
  *
- * After the window it tells each wait of some length on the console: who waited,
- * for whom, from when, until when (TRUTH lines, TSC in hexadecimal). The host
- * compares that with whom it yielded to. guests/init/src/protocol.rs has the
+ * After the window it tells each wait on the console, in TRUTH lines,
+ * all in hexadecimal: the TSC at the window's begin, then for each wait who waited,
+ * for whom, from when on in TSC ticks from there, and how long. The host compares
+ * that with whom it yielded to. guests/init/src/protocol.rs has the
  * other words.
  */
 #include <stdint.h>
@@ -46,10 +47,9 @@ typedef uint8_t u8;
 #define HOLD		5000
 /* A vCPU looks this often, in steps, whether it is wanted. */
 #define LOOK		4000
-/* Shorter waits, in ns, are not told: no vCPU was missing. */
-#define SHORTEST	20000
-/* Waits that a vCPU keeps. */
+/* Waits that a vCPU keeps, and that a line tells. */
 #define WAITS		4096
+#define A_LINE		32
 
 struct wait {
 	u64 begin, end;
@@ -235,10 +235,10 @@ static u32 random_below(struct cpu *cpu, u32 limit)
 	return (u32)(cpu->random >> 32) % limit;
 }
 
-/* Keeps a wait of the window that was long enough to matter. */
+/* Keeps a wait of the window. */
 static void keep(struct cpu *cpu, u32 target, u64 begin, u64 end)
 {
-	if (end <= begin || begin < window_begin || to_ns(end - begin) < SHORTEST)
+	if (end <= begin || begin < window_begin)
 		return;
 	if (cpu->waits == WAITS) {
 		cpu->dropped++;
@@ -485,27 +485,37 @@ static enum kind ordered_kind(void)
 	return 0;
 }
 
+static void tell_waits(struct cpu *cpu)
+{
+	for (u32 i = 0; i < cpu->waits; i++) {
+		struct wait *wait = &cpu->wait[i];
+
+		if (i % A_LINE == 0) {
+			print(i ? "\nVMFIRST TRUTH " : "VMFIRST TRUTH ");
+			print_number(window_begin, 16);
+		}
+		print(",");
+		print_number(cpu->id, 16);
+		print(" ");
+		print_number(wait->target, 16);
+		print(" ");
+		print_number(wait->begin - window_begin, 16);
+		print(" ");
+		print_number(wait->end - wait->begin, 16);
+	}
+	if (cpu->waits)
+		print("\n");
+}
+
 static void tell(void)
 {
 	u64 operations = 0, dropped = 0, waits = 0;
 
 	for (u32 id = 0; id < nr_cpus; id++) {
-		struct cpu *cpu = &cpus[id];
-
-		operations += cpu->operations;
-		dropped += cpu->dropped;
-		waits += cpu->waits;
-		for (u32 i = 0; i < cpu->waits; i++) {
-			print("VMFIRST TRUTH ");
-			print_number(id, 16);
-			print(" ");
-			print_number(cpu->wait[i].target, 16);
-			print(" ");
-			print_number(cpu->wait[i].begin, 16);
-			print(" ");
-			print_number(cpu->wait[i].end, 16);
-			print("\n");
-		}
+		operations += cpus[id].operations;
+		dropped += cpus[id].dropped;
+		waits += cpus[id].waits;
+		tell_waits(&cpus[id]);
 	}
 	print("VMFIRST RESULT {\"value\":");
 	print_number(operations * 1000000000 / window_ns, 10);
