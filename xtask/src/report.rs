@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dense_bench::report::{cost, table};
+use dense_bench::report::{contention, cost, table};
 use dense_bench::results::Results;
 
 use crate::Error;
@@ -35,6 +35,11 @@ pub const PAGES: &[Page] = &[
         page: "docs/measuring.md",
         plan: "cost",
         render: cost,
+    },
+    Page {
+        page: "docs/workloads.md",
+        plan: "contention",
+        render: contention,
     },
 ];
 
