@@ -11,14 +11,14 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use crate::bus::Shared;
 use crate::config::{Config, Disk};
 use crate::devices::block;
-use crate::devices::power::{self, Power};
+use crate::devices::power::{self, Power, PowerButton};
 use crate::devices::pvpanic::Pvpanic;
 use crate::devices::rtc::Rtc;
 use crate::devices::serial::{self, Console, SerialPort};
 use crate::devices::virtio_mmio::{Interrupt, NOTIFY, VirtioMmio};
 use crate::layout::{
-    ACPI_PM, COM1, COM1_IRQ, KVM_IDENTITY_MAP, KVM_TSS, PVPANIC, RTC, VIRTIO_MMIO, VIRTIO_MMIO_IRQ,
-    VIRTIO_MMIO_SIZE,
+    ACPI_PM, COM1, COM1_IRQ, KVM_IDENTITY_MAP, KVM_TSS, PVPANIC, RTC, SCI_IRQ, VIRTIO_MMIO,
+    VIRTIO_MMIO_IRQ, VIRTIO_MMIO_SIZE,
 };
 use crate::memory::{self, GuestMemory};
 use crate::run::Ender;
@@ -35,6 +35,8 @@ pub struct Machine {
     pub workers: Vec<block::Worker>,
     /// Standard input on its way to the serial port.
     pub console: Console,
+    /// Asks the guest to shut down.
+    pub power_button: PowerButton,
     /// Who is told when the machine ends.
     pub ender: Ender,
     /// The VM outlives all that refers to it.
@@ -59,6 +61,7 @@ pub fn build(mut config: Config) -> Result<Machine> {
 
     let ender = Ender::new()?;
     let mut buses = Buses::default();
+    let power_button = add_power(&vm, &mut buses, &ender)?;
     let console = add_legacy_devices(&vm, &mut buses, &ender)?;
     let mut workers = Vec::new();
     for disk in config.disks {
@@ -69,6 +72,7 @@ pub fn build(mut config: Config) -> Result<Machine> {
         buses: Arc::new(buses),
         workers,
         console,
+        power_button,
         ender,
         vm,
         memory,
@@ -125,14 +129,9 @@ fn add_legacy_devices(vm: &VmFd, buses: &mut Buses, ender: &Ender) -> Result<Con
         .map_err(Error::kvm("wire the serial port's interrupt"))?;
     let drained = event()?;
     let port = Arc::new(Mutex::new(SerialPort::new(irq, &drained, ender.clone())?));
-    let devices: [(u16, u64, Shared); 4] = [
+    let devices: [(u16, u64, Shared); 3] = [
         (COM1, serial::SIZE, port.clone()),
         (RTC, 2, Arc::new(Mutex::new(Rtc::default()))),
-        (
-            ACPI_PM,
-            power::SIZE,
-            Arc::new(Mutex::new(Power::new(ender.clone()))),
-        ),
         (
             PVPANIC,
             1,
@@ -143,6 +142,15 @@ fn add_legacy_devices(vm: &VmFd, buses: &mut Buses, ender: &Ender) -> Result<Con
         buses.ports.add(start.into(), size, device);
     }
     Console::new(port, drained)
+}
+
+fn add_power(vm: &VmFd, buses: &mut Buses, ender: &Ender) -> Result<PowerButton> {
+    let sci = event()?;
+    vm.register_irqfd(&sci, SCI_IRQ.into())
+        .map_err(Error::kvm("wire the power button's interrupt"))?;
+    let power = Arc::new(Mutex::new(Power::new(ender.clone(), sci)));
+    buses.ports.add(ACPI_PM.into(), power::SIZE, power.clone());
+    Ok(PowerButton::new(power))
 }
 
 fn add_disk(

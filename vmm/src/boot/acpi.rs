@@ -28,6 +28,8 @@ const TABLE: [u8; 8] = *b"VMM     ";
 const REVISION: u32 = 1;
 /// IA-PC boot flags (ACPI 6.5, 5.2.9.3): no VGA. Bit 1 unset: no i8042.
 const NO_VGA: u16 = 1 << 2;
+/// MPS INTI flags (ACPI 6.5, table 5.27).
+const EDGE_ACTIVE_HIGH: u16 = 0b0101;
 /// Tables begin at multiples of this, as the FACS must.
 const ALIGN: u64 = 64;
 
@@ -126,6 +128,15 @@ fn madt(cpus: u8) -> MADT {
         source: 0,
         pin: 2.into(),
         flags: 0.into(),
+    });
+    // Edge triggered, active high, unlike a real machine's: power.rs says why.
+    madt.add_structure(SourceOverride {
+        kind: 2,
+        length: 10,
+        bus: 0,
+        source: SCI_IRQ as u8,
+        pin: u32::from(SCI_IRQ).into(),
+        flags: EDGE_ACTIVE_HIGH.into(),
     });
     madt
 }
