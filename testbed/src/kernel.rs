@@ -32,8 +32,10 @@ pub enum Variant {
     Stock,
     /// The host with the whole series.
     Patched,
-    /// As `Patched`, with lockdep, KASAN and our KUnit tests, which run at boot.
+    /// As `Patched`, with lockdep and our KUnit tests, which run at boot.
     Kunit,
+    /// As `Kunit`, with a checker of memory use.
+    Kasan,
     /// As `Patched`, with a checker of data races.
     Kcsan,
     /// The first so many patches of the series, with lockdep and KUnit tests.
@@ -50,6 +52,7 @@ impl Variant {
             Self::Stock => "stock",
             Self::Patched => "patched",
             Self::Kunit => "kunit",
+            Self::Kasan => "kasan",
             Self::Kcsan => "kcsan",
             Self::Step(_) => "step",
             Self::Sched32 => "sched32",
@@ -68,9 +71,9 @@ impl Variant {
         match self {
             Self::Guest => &["guest.fragment"],
             Self::Stock | Self::Patched => &["host.fragment"],
-            Self::Kunit => &["host.fragment", "kunit.fragment", "kasan.fragment"],
+            Self::Kasan => &["host.fragment", "kunit.fragment", "kasan.fragment"],
             Self::Kcsan => &["host.fragment", "kcsan.fragment"],
-            Self::Step(_) => &["host.fragment", "kunit.fragment"],
+            Self::Kunit | Self::Step(_) => &["host.fragment", "kunit.fragment"],
             Self::Sched32 => &["sched32.fragment"],
         }
     }
@@ -80,7 +83,9 @@ impl Variant {
             Self::Guest => 0,
             Self::Stock => 1,
             Self::Step(count) => count,
-            Self::Patched | Self::Kunit | Self::Kcsan | Self::Sched32 => series.len(),
+            Self::Patched | Self::Kunit | Self::Kasan | Self::Kcsan | Self::Sched32 => {
+                series.len()
+            }
         };
         series.into_iter().take(count).collect()
     }
@@ -91,9 +96,9 @@ impl Variant {
         match self {
             Self::Guest => "build-guest",
             Self::Stock | Self::Patched => "build-host",
-            Self::Kunit => "build-kunit",
+            Self::Kunit | Self::Step(_) => "build-kunit",
+            Self::Kasan => "build-kasan",
             Self::Kcsan => "build-kcsan",
-            Self::Step(_) => "build-step",
             Self::Sched32 => "build-sched32",
         }
     }

@@ -1,5 +1,5 @@
 //! VMs that spin and yield while affinity, groups, limits, CPUs and tunables change
-//! under them: lockdep and KASAN find nothing, and the VMs do their work.
+//! under them: lockdep finds nothing, nor does KASAN, and the VMs do their work.
 
 use dense_bench::host_init::{Done, Job};
 use dense_bench::plan::cells;
@@ -19,10 +19,23 @@ const REPORTS: &[&str] = &[
 
 #[test]
 fn a_storm_of_changes_breaks_nothing() {
-    let planned = cells("storm", None, None).unwrap().remove(0);
+    survive(Variant::Kunit, 1);
+}
+
+#[test]
+#[ignore = "an hour: `cargo test -p e2e --features emulator --test storm -- --ignored`"]
+fn five_storms_under_kasan_break_nothing() {
+    for seed in 1..=5 {
+        survive(Variant::Kasan, seed);
+    }
+}
+
+fn survive(variant: Variant, seed: u64) {
+    let mut planned = cells("storm", None, None).unwrap().remove(0);
+    planned.spec.seed = seed;
     let parts = parts_for(&planned.spec.workload);
     let job = Job::Storm(Box::new(planned.spec));
-    let (output, done) = run(&parts, &kernel(Variant::Kunit), &job, 1);
+    let (output, done) = run(&parts, &kernel(variant), &job, seed);
     let console = String::from_utf8_lossy(&output.console);
     for report in REPORTS {
         assert!(!console.contains(report), "{report}: {console}");
