@@ -83,9 +83,7 @@ impl Variant {
             Self::Guest => 0,
             Self::Stock => 1,
             Self::Step(count) => count,
-            Self::Patched | Self::Kunit | Self::Kasan | Self::Kcsan | Self::Sched32 => {
-                series.len()
-            }
+            Self::Patched | Self::Kunit | Self::Kasan | Self::Kcsan | Self::Sched32 => series.len(),
         };
         series.into_iter().take(count).collect()
     }
