@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use event_manager::MutEventSubscriber;
 use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region};
 use kvm_ioctls::{IoEventAddress, Kvm, VcpuFd, VmFd};
 use virtio_queue::{Queue, QueueT};
@@ -10,12 +11,12 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::bus::Shared;
 use crate::config::{Config, Disk};
-use crate::devices::block;
 use crate::devices::power::{self, Power, PowerButton};
 use crate::devices::pvpanic::Pvpanic;
 use crate::devices::rtc::Rtc;
 use crate::devices::serial::{self, Console, SerialPort};
-use crate::devices::virtio_mmio::{Interrupt, NOTIFY, VirtioMmio};
+use crate::devices::virtio_mmio::{Identity, Interrupt, NOTIFY, Served, VirtioMmio};
+use crate::devices::{block, rng};
 use crate::layout::{
     ACPI_PM, COM1, COM1_IRQ, KVM_IDENTITY_MAP, KVM_TSS, PVPANIC, RTC, SCI_IRQ, VIRTIO_MMIO,
     VIRTIO_MMIO_IRQ, VIRTIO_MMIO_SIZE,
@@ -25,14 +26,17 @@ use crate::run::Ender;
 use crate::vcpu::{self, Buses};
 use crate::{Error, Result, boot};
 
+/// A device's part that waits for events.
+pub type Worker = Box<dyn MutEventSubscriber + Send>;
+
 /// A machine that is ready to run.
 pub struct Machine {
     /// Its vCPUs.
     pub vcpus: Vec<VcpuFd>,
     /// How they reach devices.
     pub buses: Arc<Buses>,
-    /// The disks' workers.
-    pub workers: Vec<block::Worker>,
+    /// What serves the virtio devices' queues.
+    pub workers: Vec<Worker>,
     /// Standard input on its way to the serial port.
     pub console: Console,
     /// Asks the guest to shut down.
@@ -63,10 +67,7 @@ pub fn build(mut config: Config) -> Result<Machine> {
     let mut buses = Buses::default();
     let power_button = add_power(&vm, &mut buses, &ender)?;
     let console = add_legacy_devices(&vm, &mut buses, &ender)?;
-    let mut workers = Vec::new();
-    for disk in config.disks {
-        workers.push(add_disk(&vm, &mut buses, &memory, disk)?);
-    }
+    let workers = add_virtio(&vm, &mut buses, &memory, config.disks, config.rng)?;
     Ok(Machine {
         vcpus: create_vcpus(&kvm, &vm, config.cpus, entry)?,
         buses: Arc::new(buses),
@@ -153,32 +154,56 @@ fn add_power(vm: &VmFd, buses: &mut Buses, ender: &Ender) -> Result<PowerButton>
     Ok(PowerButton::new(power))
 }
 
-fn add_disk(
+/// Adds the virtio devices: the disks, then the others. Linux finds them in this order.
+fn add_virtio(
     vm: &VmFd,
     buses: &mut Buses,
     memory: &GuestMemory,
-    disk: Disk,
-) -> Result<block::Worker> {
-    let queue = Queue::new(block::QUEUE_SIZE).map_err(|e| Error::Config(e.to_string()))?;
+    disks: Vec<Disk>,
+    rng: bool,
+) -> Result<Vec<Worker>> {
+    let mut slots = 0..;
+    let mut attach = |identity, size| {
+        // Config lets no more through than there are.
+        let slot = slots.next().unwrap_or(0);
+        attach(vm, buses, memory, slot, identity, size)
+    };
+    let mut workers: Vec<Worker> = Vec::new();
+    for disk in disks {
+        let queue = attach(block::identity(&disk), block::QUEUE_SIZE)?;
+        workers.push(Box::new(block::Worker { disk, queue }));
+    }
+    if rng {
+        let queue = attach(rng::identity(), rng::QUEUE_SIZE)?;
+        workers.push(Box::new(rng::Worker { queue }));
+    }
+    Ok(workers)
+}
+
+/// Puts a device of one queue behind the transport in a slot of the layout.
+fn attach(
+    vm: &VmFd,
+    buses: &mut Buses,
+    memory: &GuestMemory,
+    slot: u32,
+    identity: Identity,
+    size: u16,
+) -> Result<Served> {
+    let queue = Queue::new(size).map_err(|e| Error::Config(e.to_string()))?;
     let queue = Arc::new(Mutex::new(queue));
     let irq = event()?;
-    vm.register_irqfd(&irq, VIRTIO_MMIO_IRQ + disk.index as u32)
-        .map_err(Error::kvm("wire a disk's interrupt"))?;
+    vm.register_irqfd(&irq, VIRTIO_MMIO_IRQ + slot)
+        .map_err(Error::kvm("wire a device's interrupt"))?;
     let interrupt = Arc::new(Interrupt::new(irq));
     let notified = event()?;
-    let address = VIRTIO_MMIO + disk.index as u64 * VIRTIO_MMIO_SIZE;
+    let address = VIRTIO_MMIO + u64::from(slot) * VIRTIO_MMIO_SIZE;
     vm.register_ioevent(&notified, &IoEventAddress::Mmio(address + NOTIFY), 0u32)
-        .map_err(Error::kvm("wire a disk's doorbell"))?;
-    let transport = VirtioMmio::new(
-        block::identity(&disk),
-        vec![queue.clone()],
-        interrupt.clone(),
-    );
+        .map_err(Error::kvm("wire a device's doorbell"))?;
+    let transport = VirtioMmio::new(identity, vec![queue.clone()], interrupt.clone());
     buses
         .mmio
         .add(address, VIRTIO_MMIO_SIZE, Arc::new(Mutex::new(transport)));
-    Ok(block::Worker {
-        disk,
+    Ok(Served {
         queue,
         interrupt,
         notified,

@@ -24,6 +24,9 @@ pub struct RunArgs {
     /// Raw disk image, /dev/vda and so on in the guest; with ",ro" read-only [may be repeated]
     #[arg(long = "disk", value_name = "FILE[,ro]")]
     pub disks: Vec<DiskArg>,
+    /// Give the guest a source of random bytes, the host's
+    #[arg(long)]
+    pub rng: bool,
     /// Virtual CPUs, 1 to 255
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=255))]
     pub cpus: u8,
@@ -68,12 +71,21 @@ pub struct Config {
     pub initrd: Option<(PathBuf, File)>,
     /// The disks, in order.
     pub disks: Vec<Disk>,
+    /// Whether there is a source of random bytes.
+    pub rng: bool,
     /// Number of vCPUs.
     pub cpus: u8,
     /// Bytes of memory.
     pub mem: u64,
     /// The kernel's command line.
     pub cmdline: String,
+}
+
+impl Config {
+    /// How many virtio devices the machine has.
+    pub fn virtio_devices(&self) -> usize {
+        self.disks.len() + usize::from(self.rng)
+    }
 }
 
 /// A disk image that is open and locked.
@@ -97,10 +109,10 @@ impl TryFrom<RunArgs> for Config {
             let file = File::open(&path).map_err(Error::file("open", what, &path))?;
             Ok((path, file))
         };
-        if args.disks.len() > VIRTIO_MMIO_MAX {
+        let devices = args.disks.len() + usize::from(args.rng);
+        if devices > VIRTIO_MMIO_MAX {
             return Err(Error::Config(format!(
-                "{} disks: at most {VIRTIO_MMIO_MAX} are possible",
-                args.disks.len()
+                "{devices} virtio devices (--disk, --rng): at most {VIRTIO_MMIO_MAX} are possible"
             )));
         }
         Ok(Self {
@@ -110,6 +122,7 @@ impl TryFrom<RunArgs> for Config {
                 .zip(&args.disks)
                 .map(|(index, arg)| open_disk(index, arg))
                 .collect::<Result<_>>()?,
+            rng: args.rng,
             cpus: args.cpus,
             mem: args.mem,
             cmdline: args.cmdline,

@@ -1,7 +1,7 @@
 //! Runs a machine: its threads, the terminal, signals, and its end.
 //!
 //! The main thread only waits for signals and for the end. `vmm-io` serves the
-//! disks and the console's input, and each vCPU has a thread of its own.
+//! virtio devices and the console's input, and each vCPU has a thread of its own.
 
 use std::io::stdin;
 use std::os::unix::net::UnixStream;
@@ -18,8 +18,7 @@ use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
-use crate::builder::Machine;
-use crate::devices::block;
+use crate::builder::{Machine, Worker};
 use crate::devices::serial::Console;
 use crate::exit::End;
 use crate::{Error, Result, vcpu};
@@ -201,15 +200,11 @@ fn stop(ender: &Ender, end: End, vcpus: Vec<JoinHandle<()>>, io: JoinHandle<()>)
     end
 }
 
-fn start_io(
-    workers: Vec<block::Worker>,
-    console: Console,
-    ender: &Ender,
-) -> Result<JoinHandle<()>> {
+fn start_io(workers: Vec<Worker>, console: Console, ender: &Ender) -> Result<JoinHandle<()>> {
     let mut events = event_loop(ender)?;
     events.add_subscriber(Box::new(console));
     for worker in workers {
-        events.add_subscriber(Box::new(worker));
+        events.add_subscriber(worker);
     }
     start_thread("vmm-io".into(), ender, move |ender| {
         while ender.ended().is_none() {

@@ -47,7 +47,7 @@ pub fn load(memory: &GuestMemory, config: &mut Config) -> Result<u64> {
     header.type_of_loader = 0xff;
     header.cmd_line_ptr = CMDLINE as u32;
 
-    let rsdp = acpi::write(memory, config.cpus, config.disks.len())?;
+    let rsdp = acpi::write(memory, config.cpus, config.virtio_devices())?;
     let mut zero_page = boot_params {
         hdr: header,
         acpi_rsdp_addr: rsdp,

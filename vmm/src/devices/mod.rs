@@ -3,6 +3,7 @@
 pub mod block;
 pub mod power;
 pub mod pvpanic;
+pub mod rng;
 pub mod rtc;
 pub mod serial;
 pub mod virtio_mmio;

@@ -172,6 +172,22 @@ fn a_guest_reads_its_disk() {
     assert_end(&run(&payload, &["--disk", &read_only]), 0, "11");
 }
 
+/// The device's type stands in the register at 8: 2 is a disk, 4 a source of random bytes.
+#[test]
+fn a_guest_finds_its_devices_in_order() {
+    if no_kvm() {
+        return;
+    }
+    let disk = NamedTempFile::new().unwrap();
+    disk.as_file().set_len(512).unwrap();
+    let payload = Payload::default()
+        .print_from(0xd000_0008)
+        .print_from(0xd000_1008)
+        .power_off();
+    let options = ["--rng", "--disk", disk.path().to_str().unwrap()];
+    assert_end(&run(&payload, &options), 0, "\x02\x04");
+}
+
 /// Starts a guest and waits for its first byte.
 fn start(payload: Payload) -> (Child, NamedTempFile) {
     let kernel = payload.elf();

@@ -69,6 +69,14 @@ fn a_disk_that_another_machine_has() {
 }
 
 #[test]
+fn more_devices_than_there_is_room_for() {
+    let kernel = Payload::default().halt().elf();
+    let mut options = ["--disk", "/nowhere/d"].repeat(8);
+    options.push("--rng");
+    assert_refused(kernel.path(), &options, "at most 8");
+}
+
+#[test]
 fn kernels_that_are_none() {
     if no_kvm() {
         return;

@@ -1,15 +1,19 @@
 //! The virtio-mmio transport, version 2: section 4.2 of the virtio 1.2 specification.
 
+mod served;
+
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use virtio_bindings::virtio_config::{VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_F_VERSION_1};
-use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
+use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use virtio_queue::{Queue, QueueT};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::bus::Device;
 use crate::devices::{get, put};
+
+pub use served::{Chain, Served};
 
 /// Offset at which the driver says that a queue has work.
 pub const NOTIFY: u64 = 0x50;
@@ -83,7 +87,9 @@ impl VirtioMmio {
         queues: Vec<SharedQueue>,
         interrupt: Arc<Interrupt>,
     ) -> Self {
-        identity.features |= 1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_EVENT_IDX;
+        identity.features |= 1 << VIRTIO_F_VERSION_1
+            | 1 << VIRTIO_RING_F_EVENT_IDX
+            | 1 << VIRTIO_RING_F_INDIRECT_DESC;
         Self {
             identity,
             queues,

@@ -1,17 +1,21 @@
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use virtio_bindings::virtio_blk::VIRTIO_BLK_T_FLUSH;
-use virtio_bindings::virtio_ring::{VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
+use virtio_bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
 use virtio_queue::desc::{RawDescriptor, split::Descriptor};
 use virtio_queue::mock::MockSplitQueue;
+use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress};
-use vmm_sys_util::eventfd::EFD_NONBLOCK;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::*;
-use crate::memory;
+use crate::devices::virtio_mmio::{Interrupt, lock};
+use crate::memory::{self, GuestMemory};
 
 const HEADER: u64 = 0x10_0000;
 const STATUS: u64 = 0x20_0000;
+/// A table of descriptors outside the queue's own.
+const TABLE: u64 = 0x30_0000;
 const QUEUE_SIZE: u16 = 16;
 
 /// A worker whose driver uses `mock`, and the interrupt that it gets.
@@ -25,10 +29,12 @@ fn worker(memory: &GuestMemory, mock: &MockSplitQueue<GuestMemory>) -> (Worker, 
             sectors: 0,
             read_only: false,
         },
-        queue: Arc::new(Mutex::new(queue)),
-        interrupt: Arc::new(Interrupt::new(irq.try_clone().unwrap())),
-        notified: EventFd::new(EFD_NONBLOCK).unwrap(),
-        memory: memory.clone(),
+        queue: Served {
+            queue: Arc::new(Mutex::new(queue)),
+            interrupt: Arc::new(Interrupt::new(irq.try_clone().unwrap())),
+            notified: EventFd::new(EFD_NONBLOCK).unwrap(),
+            memory: memory.clone(),
+        },
     };
     (worker, irq)
 }
@@ -57,13 +63,42 @@ fn a_request_is_served_and_told() {
     assert_eq!(irq.read().unwrap(), 1);
 }
 
+/// Serves a flush whose two descriptors stand in a table of `bytes` at `address`.
+fn serve_indirect(address: u64, bytes: u32) -> (u8, bool) {
+    let memory = memory::allocate(64 << 20).unwrap();
+    let mock = MockSplitQueue::new(&memory, QUEUE_SIZE);
+    memory.write_obj(0xffu8, GuestAddress(STATUS)).unwrap();
+    for (at, descriptor) in (TABLE..).step_by(16).zip(flush(&memory)) {
+        memory.write_obj(descriptor, GuestAddress(at)).unwrap();
+    }
+    let table = Descriptor::new(address, bytes, VRING_DESC_F_INDIRECT as u16, 0);
+    mock.add_desc_chains(&[table.into()], 0).unwrap();
+    let (worker, irq) = worker(&memory, &mock);
+    worker.serve_queue();
+    let status = memory.read_obj(GuestAddress(STATUS)).unwrap();
+    (status, irq.read().is_ok())
+}
+
+#[test]
+fn a_request_may_be_in_a_table_of_its_own() {
+    assert_eq!(serve_indirect(TABLE, 32), (0, true));
+}
+
+#[test]
+fn a_table_that_is_cut_short_or_outside_memory_is_given_back() {
+    for (address, bytes) in [(TABLE, 16), (TABLE, 0), (TABLE, 31), (1 << 40, 32)] {
+        let served = serve_indirect(address, bytes);
+        assert_eq!(served, (0xff, true), "{address:#x} {bytes}");
+    }
+}
+
 #[test]
 fn a_doorbell_without_a_request_does_no_harm() {
     let memory = memory::allocate(64 << 20).unwrap();
     let mock = MockSplitQueue::new(&memory, QUEUE_SIZE);
     let (worker, irq) = worker(&memory, &mock);
     worker.serve_queue();
-    assert!(lock(&worker.queue).ready());
+    assert!(lock(&worker.queue.queue).ready());
     assert!(irq.read().is_err());
 }
 
@@ -72,10 +107,10 @@ fn a_queue_that_claims_too_much_is_out_of_use() {
     let memory = memory::allocate(64 << 20).unwrap();
     let mock = MockSplitQueue::new(&memory, QUEUE_SIZE);
     let (worker, irq) = worker(&memory, &mock);
-    let index = GuestAddress(lock(&worker.queue).avail_ring() + 2);
+    let index = GuestAddress(lock(&worker.queue.queue).avail_ring() + 2);
     memory.write_obj(QUEUE_SIZE + 1, index).unwrap();
     worker.serve_queue();
-    assert!(!lock(&worker.queue).ready());
+    assert!(!lock(&worker.queue.queue).ready());
     assert!(irq.read().is_err());
 }
 
@@ -84,13 +119,13 @@ fn a_head_outside_the_table_is_out_of_use() {
     let memory = memory::allocate(64 << 20).unwrap();
     let mock = MockSplitQueue::new(&memory, QUEUE_SIZE);
     let (worker, _irq) = worker(&memory, &mock);
-    let ring = lock(&worker.queue).avail_ring();
+    let ring = lock(&worker.queue.queue).avail_ring();
     memory
         .write_obj(QUEUE_SIZE, GuestAddress(ring + 4))
         .unwrap();
     memory.write_obj(1u16, GuestAddress(ring + 2)).unwrap();
     worker.serve_queue();
-    assert!(!lock(&worker.queue).ready());
+    assert!(!lock(&worker.queue.queue).ready());
 }
 
 #[test]
@@ -98,7 +133,7 @@ fn a_ring_outside_memory_is_not_touched() {
     let memory = memory::allocate(64 << 20).unwrap();
     let mock = MockSplitQueue::new(&memory, QUEUE_SIZE);
     let (worker, irq) = worker(&memory, &mock);
-    lock(&worker.queue).set_used_ring_address(Some(0xffff_fff0), Some(u32::MAX));
+    lock(&worker.queue.queue).set_used_ring_address(Some(0xffff_fff0), Some(u32::MAX));
     worker.serve_queue();
     assert!(irq.read().is_err());
 }

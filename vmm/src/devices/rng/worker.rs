@@ -1,0 +1,22 @@
+//! Serves the queue, away from the vCPUs.
+
+use event_manager::{EventOps, Events, MutEventSubscriber};
+
+use super::serve;
+use crate::devices::virtio_mmio::Served;
+
+/// The device with its queue.
+pub struct Worker {
+    /// Requests for random bytes.
+    pub queue: Served,
+}
+
+impl MutEventSubscriber for Worker {
+    fn init(&mut self, ops: &mut EventOps) {
+        self.queue.watch(ops);
+    }
+
+    fn process(&mut self, _events: Events, _ops: &mut EventOps) {
+        self.queue.serve(serve);
+    }
+}
