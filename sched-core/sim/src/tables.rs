@@ -55,8 +55,9 @@ fn pairs(of: &BTreeMap<&str, BTreeMap<u64, f64>>, variant: &str) -> Vec<(f64, f6
     both.collect()
 }
 
-/// A row for each setting, a column for each variant: work against stock in %, with the
-/// 95 % interval over the seeds, and the slowest VM's work against the fastest's.
+/// A row for each setting, a column for each variant: stock's rounds/s, the others against
+/// it in % with the 95 % interval over the seeds; after the comma the slowest VM's work
+/// against the fastest's.
 pub fn compare(results: &Results) -> String {
     let mut variants: Vec<&str> = Vec::new();
     for cell in &results.cells {
@@ -64,7 +65,7 @@ pub fn compare(results: &Results) -> String {
             variants.push(&cell.variant);
         }
     }
-    let mut out = String::from("| VMs x vCPUs on CPUs | stock, rounds/s |");
+    let mut out = String::from("| VMs x vCPUs on CPUs | stock |");
     for variant in &variants {
         let _ = write!(out, " {variant} |");
     }
@@ -79,9 +80,10 @@ pub fn compare(results: &Results) -> String {
             .get(BASE)
             .map_or(Vec::new(), |v| v.values().copied().collect());
         let mean = base.iter().sum::<f64>() / base.len().max(1) as f64;
+        let fair = fairness(results, setting, BASE);
         let _ = write!(
             out,
-            "\n| {workload}, {layout}: {guests} x {vcpus} on {cpus} | {mean:.0} |"
+            "\n| {workload}, {layout}: {guests} x {vcpus} on {cpus} | {mean:.0}, {fair} |"
         );
         for variant in &variants {
             let difference = paired_percent(&pairs(of, variant));

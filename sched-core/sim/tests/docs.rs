@@ -1,0 +1,52 @@
+//! docs/simulator.md shows what was committed.
+
+use std::path::Path;
+
+use sched_sim::{docs, tables};
+
+#[test]
+fn tables_are_those_of_the_results() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    docs::write(&root, true).unwrap();
+}
+
+#[test]
+fn a_table_is_put_between_its_markers_only() {
+    let begin = "<!-- x table: made by `sched-sim docs`, don't edit -->\n";
+    let page = format!("a\n{begin}old\n<!-- end of x table -->\nb\n");
+    let new = tables::replace(&page, "x", "new\n").unwrap();
+    assert_eq!(new, format!("a\n{begin}new\n<!-- end of x table -->\nb\n"));
+    assert!(tables::replace(&page, "y", "").is_err());
+}
+
+/// Every key and variant that a scenario may have is on the page: serde names the known
+/// ones when it meets one that it doesn't know.
+#[test]
+fn every_key_is_on_the_page() {
+    let page = include_str!("../../../docs/simulator.md");
+    for nonsense in [
+        "x = 1",
+        "[host]\nx = 1",
+        "[host.cost]\nx = 1",
+        "[[vm]]\nx = 1",
+        "[[vm]]\nsteps = [{ x = 1 }]",
+        "[[vm]]\nsteps = [{ do = \"x\" }]",
+        "[hogs]\nx = 1",
+        "[[sweep]]\nx = 1",
+        "[[variant]]\nx = 1",
+    ] {
+        let said = sched_sim::scenario::Scenario::parse(nonsense, "t")
+            .unwrap_err()
+            .to_string();
+        let known = said
+            .split_once("expected one of ")
+            .or(said.split_once("expected "));
+        let (_, known) = known.unwrap_or_else(|| panic!("{said}"));
+        for name in known.split('`').skip(1).step_by(2) {
+            assert!(page.contains(name), "{name} is not in docs/simulator.md");
+        }
+    }
+    for name in sched_sim::policy::Policy::NAMES {
+        assert!(page.contains(name), "{name} is not in docs/simulator.md");
+    }
+}
