@@ -1,6 +1,7 @@
 //! The emulated host's first process: mounts what is needed, does the job that
 //! the machine was started with, and powers the machine off.
 
+use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::panic::catch_unwind;
@@ -17,6 +18,7 @@ use crate::cell::{Console, Host};
 use crate::launch::{self, Launch, Launched};
 use crate::spec::{CellOutput, CellSpec};
 use crate::storm::Storm;
+use crate::vmm_cost::{self, Cost, CostSpec};
 use crate::{Error, Result, cell};
 
 /// What the emulated host is booted for.
@@ -29,6 +31,8 @@ pub enum Job {
     Storm(Box<CellSpec>),
     /// Runs of the VMM, one after another.
     Launches(Vec<Launch>),
+    /// What VMMs cost by themselves.
+    Cost(CostSpec),
 }
 
 /// What came out of a [`Job`].
@@ -39,6 +43,8 @@ pub enum Done {
     Cell(CellOutput),
     /// Of each launch.
     Launches(Vec<Launched>),
+    /// Of each VMM, by its name.
+    Cost(BTreeMap<String, Vec<Cost>>),
     /// The job could not be done at all.
     Failed(String),
 }
@@ -97,6 +103,7 @@ fn serve() -> Result<Done> {
         Job::Launches(launches) => {
             Done::Launches(launches.iter().map(launch::run).collect::<Result<_>>()?)
         }
+        Job::Cost(spec) => Done::Cost(vmm_cost::run(&spec)?),
     })
 }
 

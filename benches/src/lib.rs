@@ -25,6 +25,7 @@ pub mod storm;
 pub mod third;
 pub mod timeline;
 mod truth;
+pub mod vmm_cost;
 
 pub use error::Error;
 

@@ -14,11 +14,13 @@ mod html;
 mod picture;
 mod scheduling;
 mod table;
+mod vmm_cost;
 mod words;
 
 pub use contention::contention;
 pub use html::page;
 pub use table::{cost, table};
+pub use vmm_cost::vmm_cost;
 
 /// Writes `report.html` and `report.md`.
 pub fn write_all(results: &Results, folder: &Path) -> Result<()> {

@@ -109,15 +109,15 @@ impl Trace {
 }
 
 /// A line of the trace: `  comm-tid [cpu] flags seconds: event: text`.
-struct Line<'a> {
-    tid: u32,
-    cpu: u32,
-    at_us: u64,
-    event: &'a str,
-    text: &'a str,
+pub(crate) struct Line<'a> {
+    pub tid: u32,
+    pub cpu: u32,
+    pub at_us: u64,
+    pub event: &'a str,
+    pub text: &'a str,
 }
 
-fn line(line: &str) -> Option<Line<'_>> {
+pub(crate) fn line(line: &str) -> Option<Line<'_>> {
     let (task, rest) = line.split_once(" [")?;
     let (cpu, rest) = rest.split_once("] ")?;
     let mut words = rest.split_whitespace();
@@ -135,7 +135,7 @@ fn line(line: &str) -> Option<Line<'_>> {
 }
 
 /// The value of `name=value`.
-fn value<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+pub(crate) fn value<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = text.split_once(name)?;
     rest.strip_prefix('=')?.split_whitespace().next()
 }

@@ -90,6 +90,11 @@ impl Guest {
     }
 }
 
+/// Debian's QEMU that has no other machine than microvm.
+pub const QEMU: &str = "/usr/bin/qemu-system-x86_64-microvm";
+/// What it loads: qboot, which starts a bzImage.
+const QEMU_FIRMWARE: &str = "/usr/share/qemu/bios-microvm.bin";
+
 /// What goes into an initial ram disk: path in the image, file outside, mode.
 #[derive(Debug, Default)]
 pub struct Files {
@@ -262,6 +267,19 @@ pub fn host(
     guest_kernel: &Kernel,
     cache: &Cache,
 ) -> Result<PathBuf> {
+    build(
+        "host",
+        &host_files(workload, programs, guest_kernel, cache)?,
+        cache,
+    )
+}
+
+fn host_files(
+    workload: &str,
+    programs: &Programs,
+    guest_kernel: &Kernel,
+    cache: &Cache,
+) -> Result<Files> {
     let mut files = Files::default();
     files.add("/init", &programs.path("dense-bench"))?;
     files.add("/vmfirst/vmm", &programs.path("vmm"))?;
@@ -274,7 +292,20 @@ pub fn host(
     files.add_program("/sbin/mke2fs")?;
     let image = guest(workload, programs, cache)?;
     files.add(&format!("/vmfirst/guest/{workload}.cpio"), &image)?;
-    build("host", &files, cache)
+    Ok(files)
+}
+
+/// The same with Debian's QEMU beside our VMM, its microvm build.
+pub fn host_with_qemu(
+    workload: &str,
+    programs: &Programs,
+    guest_kernel: &Kernel,
+    cache: &Cache,
+) -> Result<PathBuf> {
+    let mut files = host_files(workload, programs, guest_kernel, cache)?;
+    files.add_program(QEMU)?;
+    files.add(QEMU_FIRMWARE, Path::new(QEMU_FIRMWARE))?;
+    build("host-with-qemu", &files, cache)
 }
 
 /// Builds the emulated host's image for the tests of IPIs: no guest but the probe's.

@@ -39,6 +39,9 @@ const NEEDED: &[&str] = &[
 /// What only the tests need.
 const FOR_TESTS: &[&str] = &["chromium", "chromium-driver"];
 
+/// What our VMM is compared with.
+pub const PEERS: &[&str] = &["qemu-system-x86"];
+
 /// The versions that the published figures were made with.
 const TRIED: &[(&str, &str)] = &[
     ("dbench", "4.0-2.1"),
@@ -62,6 +65,11 @@ pub fn install(cache: &Cache, cancel: &Cancel) -> Result<Vec<String>> {
 /// Installs what is missing for the tests.
 pub fn install_for_tests(cache: &Cache, cancel: &Cancel) -> Result<()> {
     install_missing(FOR_TESTS, cache, cancel)
+}
+
+/// Installs what is missing of the VMMs that ours is compared with.
+pub fn install_peers(cache: &Cache, cancel: &Cancel) -> Result<()> {
+    install_missing(PEERS, cache, cancel)
 }
 
 fn install_missing(packages: &[&str], cache: &Cache, cancel: &Cancel) -> Result<()> {

@@ -288,7 +288,7 @@ fn run_cell(
             return Ok(Cell::new(planned, measured, &run));
         }
         Done::Cell(CellOutput::Failed { error }) | Done::Failed(error) => error,
-        Done::Launches(_) => "the host did something else than the cell".into(),
+        Done::Launches(_) | Done::Cost(_) => "the host did something else than the cell".into(),
     };
     Err(Error::Usage(format!(
         "{failed} (console: {})",

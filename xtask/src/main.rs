@@ -7,8 +7,9 @@ use clap::{Parser, Subcommand};
 use dense_bench::plan::HostKernel;
 use testbed::proc::Cancel;
 use xtask::bench::BenchArgs;
+use xtask::cost::CostArgs;
 use xtask::parts::Workshop;
-use xtask::{Error, bench, each, report, test};
+use xtask::{Error, bench, cost, each, report, test};
 
 /// Builds, tests and measures vmfirst.
 #[derive(Debug, Parser)]
@@ -33,6 +34,14 @@ enum Command {
         cargo xtask bench --replay benches/results/quick.json#dbench/2x4on4/q3000/stock/s1"
     )]
     Bench(BenchArgs),
+    /// Measure what vmm and QEMU microvm cost by themselves in the emulated host
+    #[command(
+        after_help = "Start, first process, memory and idle wake-ups of each, on the same \
+        kernel and initrd, in virtual time (docs/vmm-cost.md).\n\n\
+        Examples:\n  cargo xtask cost --seeds 1\n  \
+        cargo xtask cost --out benches/results/vmm-cost.json && cargo xtask report"
+    )]
+    Cost(CostArgs),
     /// Run everything that can fail
     Test {
         /// Only what needs no emulator
@@ -75,6 +84,7 @@ fn run(command: Command) -> Result<(), Error> {
     let cancel = Cancel::on_signals()?;
     match command {
         Command::Bench(args) => bench::run(&args, cancel),
+        Command::Cost(args) => cost::run(&args, cancel),
         Command::Test { quick } => test::run(quick, cancel),
         Command::Kernel { each } => {
             let workshop = Workshop::open(cancel)?;

@@ -30,6 +30,17 @@ pub struct Parts {
     pub host_images: BTreeMap<String, PathBuf>,
 }
 
+/// What a boot of the stock host with a special image needs.
+#[derive(Debug, Clone)]
+pub struct StockHost {
+    /// The emulator.
+    pub emulator: Emulator,
+    /// The host's kernel.
+    pub kernel: Kernel,
+    /// The host's initial ram disk.
+    pub initrd: PathBuf,
+}
+
 /// What builds share.
 #[derive(Debug, Clone)]
 pub struct Workshop {
@@ -130,6 +141,32 @@ impl Workshop {
         let image = image::probe_host(&programs, &self.cache);
         line.finish_and_clear();
         Ok((emulator, image?))
+    }
+
+    /// A host to compare VMMs on: ours, and Debian's QEMU.
+    pub fn host_of_vmms(&self, workload: &str) -> testbed::Result<StockHost> {
+        packages::install_peers(&self.cache, &self.cancel)?;
+        self.stock_host(|programs, guest| {
+            image::host_with_qemu(workload, programs, guest, &self.cache)
+        })
+    }
+
+    fn stock_host(
+        &self,
+        image: impl FnOnce(&Programs, &Kernel) -> testbed::Result<PathBuf>,
+    ) -> testbed::Result<StockHost> {
+        let emulator = self.emulator()?;
+        let kernel = self.kernel(Variant::Stock)?;
+        let guest = self.kernel(Variant::Guest)?;
+        let line = self.progress.spinner("programs and images");
+        let programs = Programs::build(&self.repo, &self.cache, &self.cancel)?;
+        let initrd = image(&programs, &guest)?;
+        line.finish_and_clear();
+        Ok(StockHost {
+            emulator,
+            kernel,
+            initrd,
+        })
     }
 
     /// Puts into `folder` what `dense-bench run` needs on another host.

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dense_bench::report::{contention, cost, table};
+use dense_bench::report::{self, contention, cost, table};
 use dense_bench::results::Results;
+use dense_bench::vmm_cost;
 
 use crate::Error;
 use crate::parts::repo;
@@ -16,7 +17,7 @@ pub struct Page {
     pub page: &'static str,
     /// The plan, whose results are in `benches/results/<plan>.json`.
     pub plan: &'static str,
-    render: fn(&Results) -> String,
+    render: fn(&Path) -> Result<String, Error>,
 }
 
 /// All of them.
@@ -24,22 +25,30 @@ pub const PAGES: &[Page] = &[
     Page {
         page: "README.md",
         plan: "quick",
-        render: table,
+        render: |path| Ok(table(&load(path)?)),
     },
     Page {
         page: "docs/measuring.md",
         plan: "rounds",
-        render: table,
+        render: |path| Ok(table(&load(path)?)),
     },
     Page {
         page: "docs/measuring.md",
         plan: "cost",
-        render: cost,
+        render: |path| Ok(cost(&load(path)?)),
+    },
+    Page {
+        page: "docs/vmm-cost.md",
+        plan: "vmm-cost",
+        render: |path| {
+            let results = vmm_cost::Results::load(path);
+            Ok(report::vmm_cost(&results.map_err(usage)?))
+        },
     },
     Page {
         page: "docs/workloads.md",
         plan: "contention",
-        render: contention,
+        render: |path| Ok(contention(&load(path)?)),
     },
 ];
 
@@ -76,7 +85,11 @@ fn publish(path: &Path) -> Result<(), Error> {
 }
 
 fn load(path: &Path) -> Result<Results, Error> {
-    Results::load(path).map_err(|e| Error::Usage(e.to_string()))
+    Results::load(path).map_err(usage)
+}
+
+fn usage(error: dense_bench::Error) -> Error {
+    Error::Usage(error.to_string())
 }
 
 impl Page {
@@ -94,7 +107,7 @@ impl Page {
         let missing = || Error::Usage(format!("{} has no lines {begin}and {end}", self.page));
         let (before, rest) = text.split_once(&begin).ok_or_else(missing)?;
         let (_, after) = rest.split_once(&end).ok_or_else(missing)?;
-        let table = (self.render)(&load(&self.results())?);
+        let table = (self.render)(&self.results())?;
         Ok(format!("{before}{begin}{table}{end}{after}"))
     }
 }
