@@ -120,6 +120,7 @@ fn group_vm(
 ) -> Result<()> {
     changes.make_folder(group)?;
     write(&group.join("cgroup.procs"), &pid.to_string())?;
+    check_group(pid, group)?;
     if layout == Layout::Vm {
         return Ok(());
     }
@@ -135,10 +136,27 @@ fn group_vm(
         }
     }
     write(&group.join("cgroup.subtree_control"), "+cpu")?;
-    threads.iter().try_for_each(|thread| {
-        let file = folder(thread).join("cgroup.threads");
-        write(&file, &thread.tid.to_string())
-    })
+    for thread in threads {
+        let folder = folder(thread);
+        write(&folder.join("cgroup.threads"), &thread.tid.to_string())?;
+        check_group(thread.tid, &folder)?;
+    }
+    Ok(())
+}
+
+/// Sees that a thread is where it was put.
+fn check_group(tid: u32, group: &Path) -> Result<()> {
+    let path = PathBuf::from(format!("/proc/{tid}/cgroup"));
+    let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+    let found = text.lines().find_map(|line| line.strip_prefix("0::"));
+    if found.is_some_and(|f| Path::new(CGROUPS).join(f.trim_start_matches('/')) == group) {
+        return Ok(());
+    }
+    Err(Error::Invalid(format!(
+        "thread {tid} was moved to {} and is in {}",
+        group.display(),
+        found.unwrap_or("no cgroup v2")
+    )))
 }
 
 /// Pins vCPU i to the i-th CPU that we may use.
@@ -152,7 +170,12 @@ fn pin(threads: &[Thread]) -> Result<()> {
         let mut one = CpuSet::new();
         one.set(cpus[vcpu as usize % cpus.len()]);
         let tid = i32::try_from(thread.tid).ok().and_then(Pid::from_raw);
-        sched_setaffinity(tid, &one).map_err(Error::io("pin", format!("/proc/{}", thread.tid)))?;
+        let path = format!("/proc/{}", thread.tid);
+        sched_setaffinity(tid, &one).map_err(Error::io("pin", &path))?;
+        let set = sched_getaffinity(tid).map_err(Error::io("read the CPUs of", &path))?;
+        if set != one {
+            return Err(Error::Invalid(format!("{path} was pinned and is not")));
+        }
     }
     Ok(())
 }
