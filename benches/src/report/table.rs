@@ -23,6 +23,9 @@ const SHARED: &[(&str, &str)] = &[
 /// The table of a run as Markdown that can be read as it is: a block of rows for
 /// each workload, a column for each variant, a column for each comparison.
 pub fn table(results: &Results) -> String {
+    if results.cells.is_empty() {
+        return format!("{}No cell has a result.\n", failures(results));
+    }
     let variants = variants(&results.cells);
     let mut rows = vec![titles(&variants)];
     for (setting, cells) in &settings(results) {
