@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use cpio::newc::{Builder, ModeFileType};
 
 use crate::cache::{Cache, Key};
+use crate::debian::DebianGuest;
 use crate::kernel::Kernel;
 use crate::proc;
 use crate::programs::Programs;
@@ -293,6 +294,20 @@ fn host_files(
     let image = guest(workload, programs, cache)?;
     files.add(&format!("/vmfirst/guest/{workload}.cpio"), &image)?;
     Ok(files)
+}
+
+/// The same with Debian's own kernel for guests beside ours.
+pub fn host_with_debian(
+    workload: &str,
+    programs: &Programs,
+    guest_kernel: &Kernel,
+    debian: &DebianGuest,
+    cache: &Cache,
+) -> Result<PathBuf> {
+    let mut files = host_files(workload, programs, guest_kernel, cache)?;
+    files.add("/vmfirst/debian/vmlinuz", &debian.kernel)?;
+    files.add("/vmfirst/debian/initrd", &debian.initrd)?;
+    build("host-with-debian", &files, cache)
 }
 
 /// The same with Debian's QEMU beside our VMM, its microvm build.

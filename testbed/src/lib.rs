@@ -5,6 +5,7 @@
 //! of all their inputs, and [`machine`] boots the whole once for one cell.
 
 pub mod cache;
+pub mod debian;
 pub mod emulator;
 mod error;
 pub mod image;

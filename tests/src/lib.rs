@@ -8,7 +8,7 @@ use testbed::kernel::{Kernel, Variant};
 use testbed::machine::{Machine, Output};
 use testbed::proc::Cancel;
 use xtask::bench;
-use xtask::parts::{Parts, Workshop};
+use xtask::parts::{Parts, StockHost, Workshop};
 
 /// CPUs of the emulated host in tests of single launches.
 const PCPUS: u32 = 4;
@@ -39,12 +39,27 @@ pub fn kernel(variant: Variant) -> Kernel {
     workshop().kernel(variant).unwrap()
 }
 
+/// A host whose guests have Debian's own kernel.
+pub fn host_of_debian() -> StockHost {
+    workshop().host_of_debian(WORKLOAD).unwrap()
+}
+
 /// Boots a host with `kernel` for `job`, from the only image in `parts`.
 pub fn run(parts: &Parts, kernel: &Kernel, job: &Job, seed: u64) -> (Output, Done) {
-    let machine = Machine {
+    let host = StockHost {
         emulator: parts.emulator.clone(),
-        kernel: kernel.bzimage(),
+        kernel: kernel.clone(),
         initrd: parts.host_images.values().next().unwrap().clone(),
+    };
+    run_host(&host, job, seed)
+}
+
+/// Boots a host for `job`.
+pub fn run_host(host: &StockHost, job: &Job, seed: u64) -> (Output, Done) {
+    let machine = Machine {
+        emulator: host.emulator.clone(),
+        kernel: host.kernel.bzimage(),
+        initrd: host.initrd.clone(),
         pcpus: PCPUS,
         mem_mib: MEM_MIB,
         round_ns: 3000,

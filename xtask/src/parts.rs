@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use dense_bench::plan::HostKernel;
 use testbed::cache::Cache;
+use testbed::debian::DebianGuest;
 use testbed::emulator::Emulator;
 use testbed::kernel::{Kernel, Variant};
 use testbed::proc::Cancel;
@@ -148,6 +149,15 @@ impl Workshop {
         packages::install_peers(&self.cache, &self.cancel)?;
         self.stock_host(|programs, guest| {
             image::host_with_qemu(workload, programs, guest, &self.cache)
+        })
+    }
+
+    /// A host with Debian's own kernel for its guests.
+    pub fn host_of_debian(&self, workload: &str) -> testbed::Result<StockHost> {
+        packages::install_for_tests(&self.cache, &self.cancel)?;
+        let debian = DebianGuest::build(&self.repo, &self.cache, &self.cancel)?;
+        self.stock_host(|programs, guest| {
+            image::host_with_debian(workload, programs, guest, &debian, &self.cache)
         })
     }
 

@@ -1,0 +1,203 @@
+//! A guest with Debian's own cloud kernel, as it comes, and a shell.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::cache::{Cache, Key};
+use crate::image::{self, Files};
+use crate::proc::{self, Cancel};
+use crate::{Error, Result};
+
+/// Its newest version is what this package depends on.
+const PACKAGE: &str = "linux-image-6.12-cloud-amd64";
+/// What the guest needs and Debian has as modules.
+const MODULES: &[&str] = &["virtio_mmio", "virtio_blk", "virtio_net", "virtio_rng"];
+/// From the package busybox-static.
+const BUSYBOX: &str = "/bin/busybox";
+
+/// What boots it.
+#[derive(Debug, Clone)]
+pub struct DebianGuest {
+    /// Debian's bzImage.
+    pub kernel: PathBuf,
+    /// Busybox, and Debian's modules for our devices.
+    pub initrd: PathBuf,
+}
+
+impl DebianGuest {
+    /// Downloads the kernel, once, and makes its initial ram disk.
+    pub fn build(repo: &Path, cache: &Cache, cancel: &Cancel) -> Result<Self> {
+        let (name, version) = newest()?;
+        let key = Key::new()
+            .text("recipe", "1")
+            .text(&name, &version)
+            .text("modules", &MODULES.join(" "));
+        let dir = cache.artefact("debian-kernel", &key, |out| {
+            let unpacked = tempfile::tempdir_in(out).map_err(Error::io("write to", out))?;
+            download(&name, &version, unpacked.path(), cache, cancel)?;
+            install(unpacked.path(), out)
+        })?;
+        let mut files = Files::default();
+        files.add("/init", &repo.join("guests/debian/init"))?;
+        files.add(BUSYBOX, Path::new(BUSYBOX))?;
+        let modules = dir.join("modules");
+        for entry in fs::read_dir(&modules).map_err(Error::io("read", &modules))? {
+            let entry = entry.map_err(Error::io("read", &modules))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            files.add(&format!("/lib/modules/{name}"), &entry.path())?;
+        }
+        Ok(Self {
+            kernel: dir.join("vmlinuz"),
+            initrd: image::build("debian", &files, cache)?,
+        })
+    }
+}
+
+/// Name and version of the package with the kernel itself.
+fn newest() -> Result<(String, String)> {
+    let mut show = proc::command("apt-cache");
+    show.args(["show", "--no-all-versions", PACKAGE]);
+    dependency(&proc::output(show)?).ok_or_else(|| {
+        Error::Setup(format!(
+            "apt-cache knows no kernel of {PACKAGE}: run `apt-get update`"
+        ))
+    })
+}
+
+/// The first of `Depends: name (= version), …`.
+fn dependency(show: &str) -> Option<(String, String)> {
+    let depends = show.lines().find_map(|l| l.strip_prefix("Depends: "))?;
+    let (name, rest) = depends.split_once(" (= ")?;
+    let (version, _) = rest.split_once(')')?;
+    Some((name.into(), version.into()))
+}
+
+fn download(name: &str, version: &str, into: &Path, cache: &Cache, cancel: &Cancel) -> Result<()> {
+    let mut get = proc::command("apt-get");
+    get.current_dir(into)
+        .args(["-q", "download", &format!("{name}={version}")]);
+    proc::run_logged(get, &cache.log("debian-kernel")?, cancel, |_| {})?;
+    let package = found(into, |name| name.ends_with(".deb"))?;
+    let mut unpack = proc::command("dpkg-deb");
+    unpack.arg("-x").arg(package).arg(into);
+    proc::output(unpack).map(drop)
+}
+
+/// The file of `folder` whose name is right.
+fn found(folder: &Path, is_it: impl Fn(&str) -> bool) -> Result<PathBuf> {
+    let mut entries = fs::read_dir(folder).map_err(Error::io("read", folder))?;
+    entries
+        .find_map(|entry| {
+            let path = entry.ok()?.path();
+            is_it(path.file_name()?.to_str()?).then_some(path)
+        })
+        .ok_or_else(|| Error::Setup(format!("{}: not what was expected", folder.display())))
+}
+
+/// Takes the kernel and the modules, each after those that it needs.
+fn install(package: &Path, out: &Path) -> Result<()> {
+    let kernel = found(&package.join("boot"), |name| name.starts_with("vmlinuz-"))?;
+    fs::copy(&kernel, out.join("vmlinuz")).map_err(Error::io("copy", &kernel))?;
+    let tree = found(&package.join("lib/modules"), |_| true)?;
+    let list = tree.join("modules.order");
+    let list = fs::read_to_string(&list).map_err(Error::io("read", &list))?;
+    let paths: BTreeMap<String, &str> =
+        list.lines().map(|path| (module_name(path), path)).collect();
+    let mut modules = Modules {
+        tree: &tree,
+        paths,
+        to: out.join("modules"),
+        order: Vec::new(),
+    };
+    fs::create_dir(&modules.to).map_err(Error::io("create", &modules.to))?;
+    for name in MODULES {
+        modules.take(name)?;
+    }
+    let order = modules.to.join("order");
+    fs::write(&order, modules.order.join("\n") + "\n").map_err(Error::io("write", &order))
+}
+
+/// The name of the module in a file: dashes count as underscores.
+fn module_name(path: &str) -> String {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    let stem = file.split(".ko").next().unwrap_or(file);
+    stem.replace('-', "_")
+}
+
+struct Modules<'a> {
+    tree: &'a Path,
+    paths: BTreeMap<String, &'a str>,
+    to: PathBuf,
+    order: Vec<String>,
+}
+
+impl Modules<'_> {
+    /// A module and what it needs.
+    fn take(&mut self, name: &str) -> Result<()> {
+        if self.order.iter().any(|taken| taken == name) {
+            return Ok(());
+        }
+        let path = self.paths.get(name).ok_or_else(|| {
+            Error::Setup(format!("Debian's kernel has no module {name} any more"))
+        })?;
+        let to = self.to.join(format!("{name}.ko"));
+        // Listed as .ko, packed as .ko.xz.
+        let packed = self.tree.join(format!("{path}.xz"));
+        let out = fs::File::create(&to).map_err(Error::io("create", &to))?;
+        let mut xz = proc::command("xz");
+        xz.arg("-dc").arg(&packed).stdout(out);
+        let status = proc::run(xz, &Cancel::default(), || {})?;
+        if !status.success() {
+            return Err(Error::Setup(format!(
+                "xz cannot unpack {}",
+                packed.display()
+            )));
+        }
+        for needed in needs(&fs::read(&to).map_err(Error::io("read", &to))?) {
+            self.take(&needed)?;
+        }
+        self.order.push(name.into());
+        Ok(())
+    }
+}
+
+/// The modules that a module's own description names.
+fn needs(module: &[u8]) -> Vec<String> {
+    let text = module
+        .split(|&byte| byte == 0)
+        .find_map(|text| text.strip_prefix(b"depends="))
+        .unwrap_or_default();
+    let text = String::from_utf8_lossy(text);
+    text.split(',')
+        .filter(|name| !name.is_empty())
+        .map(module_name)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_is_what_the_package_depends_on() {
+        let show = "Package: linux-image-6.12-cloud-amd64\nDepends: linux-image-6.12.1+deb12-cloud-amd64 (= 6.12.1-1), x\n";
+        let expected = ("linux-image-6.12.1+deb12-cloud-amd64", "6.12.1-1");
+        assert_eq!(
+            dependency(show),
+            Some((expected.0.into(), expected.1.into()))
+        );
+        assert_eq!(dependency("Package: x\n"), None);
+    }
+
+    #[test]
+    fn a_module_tells_what_it_needs() {
+        let module = b"\x7fELF\0license=GPL\0depends=net_failover,virtio-ring\0name=x\0";
+        assert_eq!(needs(module), ["net_failover", "virtio_ring"]);
+        assert!(needs(b"\0depends=\0").is_empty());
+        assert_eq!(
+            module_name("kernel/drivers/char/hw_random/virtio-rng.ko"),
+            "virtio_rng"
+        );
+    }
+}
