@@ -10,13 +10,13 @@ use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::bus::Shared;
-use crate::config::{Config, Disk};
+use crate::config::{Config, Disk, Net};
 use crate::devices::power::{self, Power, PowerButton};
 use crate::devices::pvpanic::Pvpanic;
 use crate::devices::rtc::Rtc;
 use crate::devices::serial::{self, Console, SerialPort};
 use crate::devices::virtio_mmio::{Identity, Interrupt, NOTIFY, Served, VirtioMmio};
-use crate::devices::{block, rng};
+use crate::devices::{block, net, rng};
 use crate::layout::{
     ACPI_PM, COM1, COM1_IRQ, KVM_IDENTITY_MAP, KVM_TSS, PVPANIC, RTC, SCI_IRQ, VIRTIO_MMIO,
     VIRTIO_MMIO_IRQ, VIRTIO_MMIO_SIZE,
@@ -67,7 +67,13 @@ pub fn build(mut config: Config) -> Result<Machine> {
     let mut buses = Buses::default();
     let power_button = add_power(&vm, &mut buses, &ender)?;
     let console = add_legacy_devices(&vm, &mut buses, &ender)?;
-    let workers = add_virtio(&vm, &mut buses, &memory, config.disks, config.rng)?;
+    let slots = Slots {
+        vm: &vm,
+        buses: &mut buses,
+        memory: &memory,
+        used: 0,
+    };
+    let workers = add_virtio(slots, config.disks, config.nets, config.rng)?;
     Ok(Machine {
         vcpus: create_vcpus(&kvm, &vm, config.cpus, entry)?,
         buses: Arc::new(buses),
@@ -156,59 +162,71 @@ fn add_power(vm: &VmFd, buses: &mut Buses, ender: &Ender) -> Result<PowerButton>
 
 /// Adds the virtio devices: the disks, then the others. Linux finds them in this order.
 fn add_virtio(
-    vm: &VmFd,
-    buses: &mut Buses,
-    memory: &GuestMemory,
+    mut slots: Slots,
     disks: Vec<Disk>,
+    nets: Vec<Net>,
     rng: bool,
 ) -> Result<Vec<Worker>> {
-    let mut slots = 0..;
-    let mut attach = |identity, size| {
-        // Config lets no more through than there are.
-        let slot = slots.next().unwrap_or(0);
-        attach(vm, buses, memory, slot, identity, size)
-    };
     let mut workers: Vec<Worker> = Vec::new();
     for disk in disks {
-        let queue = attach(block::identity(&disk), block::QUEUE_SIZE)?;
+        let [queue] = slots.attach(block::identity(&disk), [block::QUEUE_SIZE])?;
         workers.push(Box::new(block::Worker { disk, queue }));
     }
+    for net in nets {
+        let [to_guest, from_guest] = slots.attach(net::identity(&net), net::QUEUE_SIZES)?;
+        workers.push(Box::new(net::Worker::new(net.tap, to_guest, from_guest)));
+    }
     if rng {
-        let queue = attach(rng::identity(), rng::QUEUE_SIZE)?;
+        let [queue] = slots.attach(rng::identity(), [rng::QUEUE_SIZE])?;
         workers.push(Box::new(rng::Worker { queue }));
     }
     Ok(workers)
 }
 
-/// Puts a device of one queue behind the transport in a slot of the layout.
-fn attach(
-    vm: &VmFd,
-    buses: &mut Buses,
-    memory: &GuestMemory,
-    slot: u32,
-    identity: Identity,
-    size: u16,
-) -> Result<Served> {
-    let queue = Queue::new(size).map_err(|e| Error::Config(e.to_string()))?;
-    let queue = Arc::new(Mutex::new(queue));
-    let irq = event()?;
-    vm.register_irqfd(&irq, VIRTIO_MMIO_IRQ + slot)
-        .map_err(Error::kvm("wire a device's interrupt"))?;
-    let interrupt = Arc::new(Interrupt::new(irq));
-    let notified = event()?;
-    let address = VIRTIO_MMIO + u64::from(slot) * VIRTIO_MMIO_SIZE;
-    vm.register_ioevent(&notified, &IoEventAddress::Mmio(address + NOTIFY), 0u32)
-        .map_err(Error::kvm("wire a device's doorbell"))?;
-    let transport = VirtioMmio::new(identity, vec![queue.clone()], interrupt.clone());
-    buses
-        .mmio
-        .add(address, VIRTIO_MMIO_SIZE, Arc::new(Mutex::new(transport)));
-    Ok(Served {
-        queue,
-        interrupt,
-        notified,
-        memory: memory.clone(),
-    })
+/// The layout's places for virtio devices; `Config` asks for no more than there are.
+struct Slots<'a> {
+    vm: &'a VmFd,
+    buses: &'a mut Buses,
+    memory: &'a GuestMemory,
+    used: u32,
+}
+
+impl Slots<'_> {
+    /// Puts a device with queues of these sizes into the next slot.
+    fn attach<const N: usize>(
+        &mut self,
+        identity: Identity,
+        sizes: [u16; N],
+    ) -> Result<[Served; N]> {
+        let irq = event()?;
+        self.vm
+            .register_irqfd(&irq, VIRTIO_MMIO_IRQ + self.used)
+            .map_err(Error::kvm("wire a device's interrupt"))?;
+        let interrupt = Arc::new(Interrupt::new(irq));
+        let address = VIRTIO_MMIO + u64::from(self.used) * VIRTIO_MMIO_SIZE;
+        self.used += 1;
+        let mut served = Vec::new();
+        for (index, size) in (0u32..).zip(sizes) {
+            let queue = Queue::new(size).map_err(|e| Error::Config(e.to_string()))?;
+            let notified = event()?;
+            self.vm
+                .register_ioevent(&notified, &IoEventAddress::Mmio(address + NOTIFY), index)
+                .map_err(Error::kvm("wire a device's doorbell"))?;
+            served.push(Served {
+                queue: Arc::new(Mutex::new(queue)),
+                interrupt: interrupt.clone(),
+                notified,
+                memory: self.memory.clone(),
+            });
+        }
+        let queues = served.iter().map(|served| served.queue.clone()).collect();
+        let device = Arc::new(Mutex::new(VirtioMmio::new(identity, queues, interrupt)));
+        self.buses.mmio.add(address, VIRTIO_MMIO_SIZE, device);
+        // One was pushed for each size.
+        served
+            .try_into()
+            .map_err(|_| Error::Config("a device lacks a queue".into()))
+    }
 }
 
 fn create_vcpus(kvm: &Kvm, vm: &VmFd, count: u8, entry: u64) -> Result<Vec<VcpuFd>> {

@@ -5,6 +5,7 @@ use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
 
+use crate::devices::net::open_tap;
 use crate::layout::{CMDLINE_MAX, VIRTIO_MMIO_MAX};
 use crate::{Error, Result};
 
@@ -24,6 +25,10 @@ pub struct RunArgs {
     /// Raw disk image, /dev/vda and so on in the guest; with ",ro" read-only [may be repeated]
     #[arg(long = "disk", value_name = "FILE[,ro]")]
     pub disks: Vec<DiskArg>,
+    /// Network device on a tap that the host has made: "tap=vmtap0", or with the guest's
+    /// address "tap=vmtap0,mac=02:00:00:00:00:01" [may be repeated]
+    #[arg(long = "net", value_name = "tap=NAME[,mac=ADDRESS]")]
+    pub nets: Vec<NetArg>,
     /// Give the guest a source of random bytes, the host's
     #[arg(long)]
     pub rng: bool,
@@ -62,6 +67,64 @@ impl std::str::FromStr for DiskArg {
     }
 }
 
+/// One `--net`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetArg {
+    /// The tap's name.
+    pub tap: String,
+    /// The guest's Ethernet address; without one the guest chooses.
+    pub mac: Option<[u8; 6]>,
+}
+
+impl std::str::FromStr for NetArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        let (tap, mac) = match text.split_once(",mac=") {
+            Some((tap, mac)) => (tap, Some(parse_mac(mac)?)),
+            None => (text, None),
+        };
+        let tap = tap
+            .strip_prefix("tap=")
+            .ok_or("expected tap=NAME or tap=NAME,mac=02:00:00:00:00:01")?;
+        let valid = |c: char| c.is_ascii_graphic() && !matches!(c, '/' | ',' | ':');
+        if !(1..libc::IFNAMSIZ).contains(&tap.len())
+            || !tap.chars().all(valid)
+            || tap.starts_with('.')
+        {
+            return Err(format!("{tap:?} is no name of a network device"));
+        }
+        Ok(Self {
+            tap: tap.into(),
+            mac,
+        })
+    }
+}
+
+fn parse_mac(text: &str) -> std::result::Result<[u8; 6], String> {
+    let byte = |part: &str| match part.len() {
+        2 => u8::from_str_radix(part, 16).ok(),
+        _ => None,
+    };
+    let bytes: Option<Vec<u8>> = text.split(':').map(byte).collect();
+    match bytes.and_then(|bytes| <[u8; 6]>::try_from(bytes).ok()) {
+        Some(mac) if mac[0] & 1 == 0 => Ok(mac),
+        Some(_) => Err(format!(
+            "{text} is a multicast address; give one of a device"
+        )),
+        None => Err(format!("{text:?} is no address such as 02:00:00:00:00:01")),
+    }
+}
+
+/// A tap that this machine has for itself.
+#[derive(Debug)]
+pub struct Net {
+    /// The open tap; its reads don't wait.
+    pub tap: File,
+    /// The guest's Ethernet address; without one the guest chooses.
+    pub mac: Option<[u8; 6]>,
+}
+
 /// A machine to build: every file is open and every number has been checked.
 #[derive(Debug)]
 pub struct Config {
@@ -71,6 +134,8 @@ pub struct Config {
     pub initrd: Option<(PathBuf, File)>,
     /// The disks, in order.
     pub disks: Vec<Disk>,
+    /// The network devices, in order.
+    pub nets: Vec<Net>,
     /// Whether there is a source of random bytes.
     pub rng: bool,
     /// Number of vCPUs.
@@ -84,7 +149,7 @@ pub struct Config {
 impl Config {
     /// How many virtio devices the machine has.
     pub fn virtio_devices(&self) -> usize {
-        self.disks.len() + usize::from(self.rng)
+        self.disks.len() + self.nets.len() + usize::from(self.rng)
     }
 }
 
@@ -109,10 +174,10 @@ impl TryFrom<RunArgs> for Config {
             let file = File::open(&path).map_err(Error::file("open", what, &path))?;
             Ok((path, file))
         };
-        let devices = args.disks.len() + usize::from(args.rng);
+        let devices = args.disks.len() + args.nets.len() + usize::from(args.rng);
         if devices > VIRTIO_MMIO_MAX {
             return Err(Error::Config(format!(
-                "{devices} virtio devices (--disk, --rng): at most {VIRTIO_MMIO_MAX} are possible"
+                "{devices} virtio devices (--disk, --net, --rng): at most {VIRTIO_MMIO_MAX} are possible"
             )));
         }
         Ok(Self {
@@ -122,12 +187,20 @@ impl TryFrom<RunArgs> for Config {
                 .zip(&args.disks)
                 .map(|(index, arg)| open_disk(index, arg))
                 .collect::<Result<_>>()?,
+            nets: args.nets.iter().map(open_net).collect::<Result<_>>()?,
             rng: args.rng,
             cpus: args.cpus,
             mem: args.mem,
             cmdline: args.cmdline,
         })
     }
+}
+
+fn open_net(arg: &NetArg) -> Result<Net> {
+    Ok(Net {
+        tap: open_tap(&arg.tap)?,
+        mac: arg.mac,
+    })
 }
 
 /// Opens and locks an image: a writable one for this machine alone.
@@ -229,6 +302,29 @@ mod tests {
         assert_eq!((disk.path, disk.read_only), ("a,b".into(), true));
         let disk: DiskArg = "a.img".parse().unwrap();
         assert_eq!((disk.path, disk.read_only), ("a.img".into(), false));
+    }
+
+    #[test]
+    fn a_network_device_has_a_tap_and_may_have_an_address() {
+        let net: NetArg = "tap=vm0".parse().unwrap();
+        assert_eq!((net.tap.as_str(), net.mac), ("vm0", None));
+        let net: NetArg = "tap=vm0,mac=02:00:00:00:00:fe".parse().unwrap();
+        assert_eq!(net.mac, Some([2, 0, 0, 0, 0, 0xfe]));
+        for bad in [
+            "",
+            "vm0",
+            "tap=",
+            "tap=../x",
+            "tap=a/b",
+            "tap=sixteen-letters-",
+            "tap=vm0,mac=",
+            "tap=vm0,mac=02:00:00:00:00",
+            "tap=vm0,mac=02:00:00:00:00:00:00",
+            "tap=vm0,mac=+2:00:00:00:00:00:00",
+            "tap=vm0,mac=01:00:00:00:00:00",
+        ] {
+            assert!(bad.parse::<NetArg>().is_err(), "{bad}");
+        }
     }
 
     #[test]

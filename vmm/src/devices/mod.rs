@@ -1,6 +1,7 @@
 //! The devices that a guest sees.
 
 pub mod block;
+pub mod net;
 pub mod power;
 pub mod pvpanic;
 pub mod rng;

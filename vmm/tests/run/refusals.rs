@@ -69,6 +69,13 @@ fn a_disk_that_another_machine_has() {
 }
 
 #[test]
+fn taps_that_are_none() {
+    let kernel = Payload::default().halt().elf();
+    assert_refused(kernel.path(), &["--net", "tap=vmfnowhere"], "ip tuntap add");
+    assert_refused(kernel.path(), &["--net", "tap=lo"], "not a tap");
+}
+
+#[test]
 fn more_devices_than_there_is_room_for() {
     let kernel = Payload::default().halt().elf();
     let mut options = ["--disk", "/nowhere/d"].repeat(8);

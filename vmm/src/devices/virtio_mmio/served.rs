@@ -34,37 +34,56 @@ impl Served {
 
     /// Serves every request that is there, each by `serve`, which returns the number
     /// of bytes that it wrote to the guest; tells the driver if it wants to know.
-    pub fn serve(&self, serve: impl FnMut(&GuestMemory, Chain) -> u32) {
+    pub fn serve(&self, mut serve: impl FnMut(&GuestMemory, Chain) -> u32) {
+        self.serve_while(
+            &mut serve,
+            |_| true,
+            |serve, memory, chain| serve(memory, chain),
+        );
+    }
+
+    /// The same as long as `device` is ready for another request. Who is ready later
+    /// has to call again: the driver need not tell of buffers that wait already.
+    pub fn serve_while<D>(
+        &self,
+        device: &mut D,
+        ready: impl Fn(&mut D) -> bool,
+        serve: impl Fn(&mut D, &GuestMemory, Chain) -> u32,
+    ) {
         let _ = self.notified.read();
         let mut queue = lock(&self.queue);
         if !queue.ready() || !queue.is_valid(&self.memory) {
             return;
         }
-        if self.drain(&mut queue, serve).is_err() {
+        if self.drain(&mut queue, device, ready, serve).is_err() {
             // The guest broke its own queue: it is out of use until a reset.
             queue.set_ready(false);
         }
     }
 
-    fn drain(
+    fn drain<D>(
         &self,
         queue: &mut Queue,
-        mut serve: impl FnMut(&GuestMemory, Chain) -> u32,
+        device: &mut D,
+        ready: impl Fn(&mut D) -> bool,
+        serve: impl Fn(&mut D, &GuestMemory, Chain) -> u32,
     ) -> Result<(), Error> {
         loop {
             queue.disable_notification(&self.memory)?;
             let mut served = false;
-            while let Some(chain) = next_chain(queue, &self.memory)? {
+            let mut more = ready(device);
+            while more && let Some(chain) = next_chain(queue, &self.memory)? {
                 let head = chain.head_index();
-                let used = serve(&self.memory, chain);
+                let used = serve(device, &self.memory, chain);
                 queue.add_used(&self.memory, head, used)?;
                 served = true;
+                more = ready(device);
             }
             if served && queue.needs_notification(&self.memory)? {
                 self.interrupt.used_buffers();
             }
             // The driver may have added a request since the last look.
-            if !queue.enable_notification(&self.memory)? {
+            if !more || !queue.enable_notification(&self.memory)? {
                 return Ok(());
             }
         }

@@ -1,0 +1,124 @@
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::sync::{Arc, Mutex};
+
+use virtio_bindings::virtio_ring::VRING_DESC_F_WRITE;
+use virtio_queue::Queue;
+use virtio_queue::desc::split::Descriptor;
+use virtio_queue::mock::MockSplitQueue;
+use vm_memory::{Bytes, GuestAddress};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use super::*;
+use crate::devices::virtio_mmio::Interrupt;
+use crate::memory;
+
+const BUFFER: u64 = 0x10_0000;
+const QUEUE_SIZE: u16 = 16;
+
+type Mock<'a> = MockSplitQueue<'a, GuestMemory>;
+
+fn served(memory: &GuestMemory, mock: &Mock) -> Served {
+    let irq = EventFd::new(EFD_NONBLOCK).unwrap();
+    Served {
+        queue: Arc::new(Mutex::new(mock.create_queue::<Queue>().unwrap())),
+        interrupt: Arc::new(Interrupt::new(irq)),
+        notified: EventFd::new(EFD_NONBLOCK).unwrap(),
+        memory: memory.clone(),
+    }
+}
+
+fn queues(memory: &GuestMemory) -> [Mock<'_>; 2] {
+    [0, 0x8000].map(|at| Mock::create(memory, GuestAddress(at), QUEUE_SIZE))
+}
+
+/// A worker whose tap's other end is the socket.
+fn worker(memory: &GuestMemory, [to_guest, from_guest]: &[Mock; 2]) -> (Worker, UnixDatagram) {
+    let (tap, wire) = UnixDatagram::pair().unwrap();
+    tap.set_nonblocking(true).unwrap();
+    wire.set_nonblocking(true).unwrap();
+    let tap = File::from(OwnedFd::from(tap));
+    let worker = Worker::new(tap, served(memory, to_guest), served(memory, from_guest));
+    (worker, wire)
+}
+
+fn offer(mock: &Mock, length: u32, flags: u32) {
+    let buffer = Descriptor::new(BUFFER, length, flags as u16, 0);
+    mock.add_desc_chains(&[buffer.into()], 0).unwrap();
+}
+
+/// How many buffers were used, and the bytes in the first.
+fn used(mock: &Mock) -> (u16, u32) {
+    let ring = mock.used();
+    let first = ring.ring().ref_at(0).unwrap().load();
+    (ring.idx().load(), first.len())
+}
+
+#[test]
+fn a_frame_reaches_the_guest_behind_its_header() {
+    let memory = memory::allocate(64 << 20).unwrap();
+    let queues = queues(&memory);
+    offer(&queues[0], 1526, VRING_DESC_F_WRITE);
+    let (mut worker, wire) = worker(&memory, &queues);
+    // A buffer without a frame is kept.
+    worker.receive();
+    assert_eq!(used(&queues[0]).0, 0);
+    wire.send(b"frame").unwrap();
+    worker.receive();
+    assert_eq!(used(&queues[0]), (1, 17));
+    let mut bytes = [0; 17];
+    memory.read_slice(&mut bytes, GuestAddress(BUFFER)).unwrap();
+    assert_eq!(&bytes, b"\0\0\0\0\0\0\0\0\0\0\x01\0frame");
+}
+
+#[test]
+fn a_frame_waits_for_a_buffer() {
+    let memory = memory::allocate(64 << 20).unwrap();
+    let queues = queues(&memory);
+    let (mut worker, wire) = worker(&memory, &queues);
+    wire.send(b"frame").unwrap();
+    worker.receive();
+    assert_eq!(used(&queues[0]).0, 0);
+    offer(&queues[0], 1526, VRING_DESC_F_WRITE);
+    worker.receive();
+    assert_eq!(used(&queues[0]), (1, 17));
+}
+
+#[test]
+fn a_frame_longer_than_its_buffer_is_lost() {
+    let memory = memory::allocate(64 << 20).unwrap();
+    let queues = queues(&memory);
+    offer(&queues[0], 16, VRING_DESC_F_WRITE);
+    let (mut worker, wire) = worker(&memory, &queues);
+    wire.send(b"frame").unwrap();
+    worker.receive();
+    assert_eq!(used(&queues[0]), (1, 0));
+}
+
+/// Sends `length` bytes of the guest's, header and frame; returns what the wire gets.
+fn sent(length: u32) -> Option<Vec<u8>> {
+    let memory = memory::allocate(64 << 20).unwrap();
+    let queues = queues(&memory);
+    memory
+        .write_slice(b"............frame", GuestAddress(BUFFER))
+        .unwrap();
+    offer(&queues[1], length, 0);
+    let (worker, wire) = worker(&memory, &queues);
+    worker.send();
+    assert_eq!(used(&queues[1]), (1, 0));
+    let mut bytes = vec![0; FRAME + 1];
+    let size = wire.recv(&mut bytes).ok()?;
+    bytes.truncate(size);
+    Some(bytes)
+}
+
+#[test]
+fn a_frame_of_the_guest_leaves_without_its_header() {
+    assert_eq!(sent(17).unwrap(), b"frame");
+}
+
+#[test]
+fn what_is_no_frame_is_lost() {
+    assert_eq!(sent(11), None);
+    assert_eq!(sent((HEADER + FRAME + 1) as u32), None);
+}
