@@ -59,7 +59,8 @@ pub fn lag(vlag: i64, weight: u32) -> i64 {
 /// With V fixed, a refund of L moves the entity by L / w: need = -vlag * w, rounded up to
 /// the next ns. With V moving by L / W at the same time, W / (W - w) times that. At most
 /// [`SERVICE_MAX`]. Bounds: w from 2 to 2^20; for W - w of 2 and w above 2^22 the kernel's
-/// division would overflow, where this one is cut.
+/// division would overflow, where this one is cut. A refund falls short of it by up to
+/// 1 + need / 2^22 virtual ns, as [`Entity::get`] rounds; the margin is there for that too.
 pub fn need(vlag: i64, weight: u32, load: u64) -> u64 {
     if vlag >= 0 {
         return 0;
@@ -141,9 +142,11 @@ pub fn recent(now: u64, then: u64, window: u64) -> bool {
 
 impl Entity {
     /// Y, or its ancestor, pays `service` ns: v += calc_delta_fair(service) + 1
-    /// (`yield_charge`, `entity_pay`). Rounded up, so that V moves ahead if at all. The
-    /// deadline moves along: what is left of the request stays. Its protection ends, as its
-    /// deadline is no longer the one that it was picked with.
+    /// (`yield_charge`, `entity_pay`). One more, so that V rather moves ahead: a transfer of L
+    /// moves V by less than 2 + L / 2^21 ns either way (for nice 0, by at most 1 ns, ahead),
+    /// as calc_delta_fair's inverse has 32 bits. The deadline moves along: what is left of the
+    /// request stays. Its protection ends, as its deadline is no longer the one that it was
+    /// picked with.
     ///
     /// Y is current on its levels, so its queue's [`Average`](crate::eevdf::Average) does
     /// not change.

@@ -110,8 +110,8 @@ impl LoadWeight {
     /// Virtual ns for `service` ns: service * 1024 / weight, nearly rounded down
     /// (`calc_delta_fair`).
     ///
-    /// Bounds: the result is off by less than 1 + 1.001 * service / 2^22 virtual ns, as
-    /// the inverse has 32 bits; it is exact for nice 0. Past 2^64 it wraps.
+    /// Bounds: the result is off by less than 1 + service / 2^22 * (1 + 3 / weight) virtual
+    /// ns, as the inverse has 32 bits; it is exact for nice 0. Past 2^64 it wraps.
     pub fn calc_delta_fair(&self, service: u64) -> u64 {
         if self.load == NICE_0_LOAD {
             return service;
