@@ -23,6 +23,9 @@ const IDENTITY: &[&str] = &[
     "KBUILD_BUILD_VERSION=1",
 ];
 
+/// Marks a build folder while `make` is at work in it.
+const UNFINISHED: &str = ".unfinished";
+
 /// Which kernel to build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Variant {
@@ -268,8 +271,14 @@ impl Source {
     }
 
     /// The build folder of `variant`, made if it is not there.
+    ///
+    /// A build that was killed outright leaves half objects, which `make` takes for
+    /// whole ones: with its mark still there everything is built anew.
     fn build_dir(&self, variant: Variant) -> Result<PathBuf> {
         let dir = self.dir.join(variant.build_dir());
+        if dir.join(UNFINISHED).exists() {
+            fs::remove_dir_all(&dir).map_err(Error::io("remove", &dir))?;
+        }
         fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
         Ok(dir)
     }
@@ -339,7 +348,12 @@ fn compile(
         .arg(format!("-j{jobs}"))
         .args(["bzImage", "vmlinux"]);
     let log = cache.log(&format!("kernel-{}", variant.name()))?;
-    proc::run_logged(bzimage, &log, cancel, |_| on_step())
+    let mark = build.join(UNFINISHED);
+    fs::write(&mark, "").map_err(Error::io("write", &mark))?;
+    let made = proc::run_logged(bzimage, &log, cancel, |_| on_step());
+    // After a failure too: `make` removes what it was about to write.
+    fs::remove_file(&mark).map_err(Error::io("remove", &mark))?;
+    made
 }
 
 fn install(build: &Path, out: &Path) -> Result<()> {
