@@ -36,7 +36,7 @@ pub const EOI_CYCLES: u64 = 0x6108;
 pub const GAP_COUNT: u64 = 0x610c;
 /// 16 low halves of the ICR that `Storm` picks from.
 pub const ACTIONS: u64 = 0x6200;
-/// Interrupts that each vCPU took.
+/// Interrupts that each vCPU took; in `Gap`, 1 once it takes none any more.
 pub const TAKEN: u64 = 0x7000;
 /// The code.
 pub const CODE: u64 = 0x8000;
@@ -176,14 +176,17 @@ global_asm!(
     "25: cmp dword ptr ds:[0x6004], 0",
     "je 25b",
     "jmp ipi_probe_done",
-    // Gap: the others never take an interrupt.
+    // Gap: the others never take an interrupt, and say when that is so.
     "30: test ebp, ebp",
     "jz 33f",
     "cli",
+    "mov dword ptr ds:[0x7000 + ebp * 4], 1",
     "32: cmp dword ptr ds:[0x6004], 0",
     "je 32b",
     "jmp ipi_probe_done",
-    "33: mov eax, dword ptr ds:[0x6010]",
+    "33: cmp dword ptr ds:[0x7004], 0",
+    "je 33b",
+    "mov eax, dword ptr ds:[0x6010]",
     "mov edx, 1",
     "call ipi_probe_send",
     "xor ebx, ebx",
