@@ -53,17 +53,25 @@ pub enum HostKernel {
     Stock,
     /// The whole series.
     Patched,
+    /// The series, and designs of others to compare it with.
+    Compare,
 }
 
 impl HostKernel {
-    /// All of them.
-    pub const ALL: [Self; 2] = [Self::Stock, Self::Patched];
+    /// Those that are ours to ship.
+    pub const OURS: [Self; 2] = [Self::Stock, Self::Patched];
+
+    /// Whether a host that runs this kernel can run variants of `wanted`.
+    pub fn serves(self, wanted: Self) -> bool {
+        self == wanted || (self, wanted) == (Self::Compare, Self::Patched)
+    }
 
     /// Its name in plans and results.
     pub fn name(self) -> &'static str {
         match self {
             Self::Stock => "stock",
             Self::Patched => "patched",
+            Self::Compare => "compare",
         }
     }
 }

@@ -53,6 +53,7 @@ impl Host {
             cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
             cgroups: controllers.split_whitespace().any(|c| c == "cpu"),
             kernel: match () {
+                () if parameters.join("yield_compare").exists() => Some(HostKernel::Compare),
                 () if parameters.join("ipi_tracking").exists() => Some(HostKernel::Patched),
                 () if parameters.join("yield_stats").exists() => Some(HostKernel::Stock),
                 () => None,
@@ -99,7 +100,8 @@ impl Host {
     /// What a cell lacks here.
     fn missing(&self, cell: &Planned) -> Option<String> {
         let (wanted, runs) = (cell.variant.kernel, self.kernel);
-        if runs != Some(wanted) && (wanted == HostKernel::Patched || runs.is_some()) {
+        let serves = runs.map_or(wanted == HostKernel::Stock, |runs| runs.serves(wanted));
+        if !serves {
             let runs = runs.map_or("one without our tunables", HostKernel::name);
             return Some(format!(
                 "variants of the {} kernel are left out, as the running one is {runs}: boot it \

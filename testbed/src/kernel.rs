@@ -41,6 +41,8 @@ pub enum Variant {
     Kasan,
     /// As `Patched`, with a checker of data races.
     Kcsan,
+    /// As `Patched`, with designs of others to compare with.
+    Compare,
     /// The first so many patches of the series, with lockdep and KUnit tests.
     Step(usize),
     /// The series' scheduler in a small 32-bit kernel.
@@ -57,6 +59,7 @@ impl Variant {
             Self::Kunit => "kunit",
             Self::Kasan => "kasan",
             Self::Kcsan => "kcsan",
+            Self::Compare => "compare",
             Self::Step(_) => "step",
             Self::Sched32 => "sched32",
         }
@@ -73,7 +76,7 @@ impl Variant {
     fn fragments(self) -> &'static [&'static str] {
         match self {
             Self::Guest => &["guest.fragment"],
-            Self::Stock | Self::Patched => &["host.fragment"],
+            Self::Stock | Self::Patched | Self::Compare => &["host.fragment"],
             Self::Kasan => &["host.fragment", "kunit.fragment", "kasan.fragment"],
             Self::Kcsan => &["host.fragment", "kcsan.fragment"],
             Self::Kunit | Self::Step(_) => &["host.fragment", "kunit.fragment"],
@@ -81,14 +84,16 @@ impl Variant {
         }
     }
 
-    fn patches(self, series: Vec<PathBuf>) -> Vec<PathBuf> {
-        let count = match self {
-            Self::Guest => 0,
-            Self::Stock => 1,
-            Self::Step(count) => count,
-            Self::Patched | Self::Kunit | Self::Kasan | Self::Kcsan | Self::Sched32 => series.len(),
-        };
-        series.into_iter().take(count).collect()
+    fn patches(self, repo: &Path) -> Result<Vec<PathBuf>> {
+        let mut patches = series(repo)?;
+        match self {
+            Self::Guest => patches.clear(),
+            Self::Stock => patches.truncate(1),
+            Self::Step(count) => patches.truncate(count),
+            Self::Compare => patches.extend(compare(repo)?),
+            Self::Patched | Self::Kunit | Self::Kasan | Self::Kcsan | Self::Sched32 => {}
+        }
+        Ok(patches)
     }
 
     /// The build folder: one for kernels of the same configuration, so that from
@@ -96,7 +101,7 @@ impl Variant {
     fn build_dir(self) -> &'static str {
         match self {
             Self::Guest => "build-guest",
-            Self::Stock | Self::Patched => "build-host",
+            Self::Stock | Self::Patched | Self::Compare => "build-host",
             Self::Kunit | Self::Step(_) => "build-kunit",
             Self::Kasan => "build-kasan",
             Self::Kcsan => "build-kcsan",
@@ -131,7 +136,7 @@ impl Kernel {
         cancel: &Cancel,
         mut on_step: impl FnMut(u64, u64),
     ) -> Result<Self> {
-        let patches = variant.patches(series(repo)?);
+        let patches = variant.patches(repo)?;
         let fragments: Vec<PathBuf> = variant
             .fragments()
             .iter()
@@ -163,7 +168,16 @@ impl Kernel {
 
 /// The patches of the series, in order.
 pub fn series(repo: &Path) -> Result<Vec<PathBuf>> {
-    let dir = repo.join("kernel-patches/linux-6.12");
+    listed(&repo.join("kernel-patches/linux-6.12"))
+}
+
+/// Patches on top of the series with designs of others, for comparing only.
+pub fn compare(repo: &Path) -> Result<Vec<PathBuf>> {
+    listed(&repo.join("kernel-patches/linux-6.12/compare"))
+}
+
+/// What the file `series` in `dir` names, in order.
+fn listed(dir: &Path) -> Result<Vec<PathBuf>> {
     let list = dir.join("series");
     let text = fs::read_to_string(&list).map_err(Error::io("read", &list))?;
     Ok(text

@@ -31,7 +31,7 @@ pub fn parts() -> Parts {
 
 /// The same for cells of another workload.
 pub fn parts_for(workload: &str) -> Parts {
-    workshop().all_parts([workload], HostKernel::ALL).unwrap()
+    workshop().all_parts([workload], HostKernel::OURS).unwrap()
 }
 
 /// A host kernel beside those in [`parts`].

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use testbed::cache::Cache;
-use testbed::kernel::{Source, series};
+use testbed::kernel::{Source, compare, series};
 use testbed::proc::Cancel;
 
 /// A work tree of stock source that goes away with the test.
@@ -57,9 +57,11 @@ fn patches() -> Vec<PathBuf> {
 }
 
 #[test]
-fn the_series_applies_to_stock_source_with_git_am() {
+fn the_series_applies_to_stock_source_with_git_am_and_the_comparison_on_top() {
     let tree = StockTree::new();
-    for patch in patches() {
+    let comparison = compare(&xtask::parts::repo()).unwrap();
+    assert!(!comparison.is_empty(), "the comparison is empty");
+    for patch in patches().into_iter().chain(comparison) {
         let am = tree.git(&["am", "--quiet", &patch.to_string_lossy()]);
         assert_success(&am, &patch.display().to_string());
     }

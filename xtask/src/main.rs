@@ -91,7 +91,7 @@ fn run(command: Command) -> Result<(), Error> {
             if each {
                 return each::run(&workshop);
             }
-            for kernel in HostKernel::ALL {
+            for kernel in HostKernel::OURS {
                 let kernel = workshop.host_kernel(kernel)?;
                 println!("{}", kernel.dir.display());
             }

@@ -97,6 +97,7 @@ impl Workshop {
         self.kernel(match kernel {
             HostKernel::Stock => Variant::Stock,
             HostKernel::Patched => Variant::Patched,
+            HostKernel::Compare => Variant::Compare,
         })
     }
 

@@ -54,7 +54,7 @@ pub fn run(quick: bool, cancel: Cancel) -> Result<(), Error> {
     // Built here, so that the tests find everything in the cache.
     let workshop = Workshop::open(cancel.clone())?;
     packages::install_for_tests(&workshop.cache, &cancel)?;
-    workshop.all_parts(["compute"], HostKernel::ALL)?;
+    workshop.all_parts(["compute"], HostKernel::OURS)?;
     cargo(EMULATED.0, EMULATED.1, &cancel)
 }
 
