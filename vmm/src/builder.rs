@@ -10,7 +10,7 @@ use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::bus::Shared;
-use crate::config::{Config, Disk, Net};
+use crate::config::{Config, Disk, Net, Pv};
 use crate::devices::power::{self, Power, PowerButton};
 use crate::devices::pvpanic::Pvpanic;
 use crate::devices::rtc::Rtc;
@@ -75,7 +75,7 @@ pub fn build(mut config: Config) -> Result<Machine> {
     };
     let workers = add_virtio(slots, config.disks, config.nets, config.rng)?;
     Ok(Machine {
-        vcpus: create_vcpus(&kvm, &vm, config.cpus, entry)?,
+        vcpus: create_vcpus(&kvm, &vm, config.cpus, config.pv, entry)?,
         buses: Arc::new(buses),
         workers,
         console,
@@ -229,8 +229,8 @@ impl Slots<'_> {
     }
 }
 
-fn create_vcpus(kvm: &Kvm, vm: &VmFd, count: u8, entry: u64) -> Result<Vec<VcpuFd>> {
-    let cpuid = vcpu::supported_cpuid(kvm)?;
+fn create_vcpus(kvm: &Kvm, vm: &VmFd, count: u8, pv: Pv, entry: u64) -> Result<Vec<VcpuFd>> {
+    let cpuid = vcpu::supported_cpuid(kvm, pv)?;
     (0..count)
         .map(|id| {
             let fd = vm

@@ -1,4 +1,10 @@
 //! What the user asked for, checked before any machine exists.
+//!
+//! [`args`] has the options and their values, [`file`] takes the same from a file; here
+//! the files and devices that they name are opened.
+
+pub mod args;
+pub mod file;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Seek, SeekFrom};
@@ -6,115 +12,13 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
 
 use crate::devices::net::open_tap;
-use crate::layout::{CMDLINE_MAX, VIRTIO_MMIO_MAX};
+use crate::layout::VIRTIO_MMIO_MAX;
 use crate::{Error, Result};
+
+pub use args::{DiskArg, NetArg, Pv, RunArgs};
 
 /// Size of a disk's sector in bytes.
 pub const SECTOR: u64 = 512;
-const MIB: u64 = 1 << 20;
-
-/// The options of `vmm run`.
-#[derive(Debug, Clone, clap::Args)]
-pub struct RunArgs {
-    /// Kernel: a bzImage or an ELF vmlinux
-    #[arg(long, value_name = "FILE")]
-    pub kernel: PathBuf,
-    /// Initial ram disk
-    #[arg(long, value_name = "FILE")]
-    pub initrd: Option<PathBuf>,
-    /// Raw disk image, /dev/vda and so on in the guest; with ",ro" read-only [may be repeated]
-    #[arg(long = "disk", value_name = "FILE[,ro]")]
-    pub disks: Vec<DiskArg>,
-    /// Network device on a tap that the host has made: "tap=vmtap0", or with the guest's
-    /// address "tap=vmtap0,mac=02:00:00:00:00:01" [may be repeated]
-    #[arg(long = "net", value_name = "tap=NAME[,mac=ADDRESS]")]
-    pub nets: Vec<NetArg>,
-    /// Give the guest a source of random bytes, the host's
-    #[arg(long)]
-    pub rng: bool,
-    /// Virtual CPUs, 1 to 255
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=255))]
-    pub cpus: u8,
-    /// Memory, as 256M or 2G
-    #[arg(long, default_value = "256M", value_parser = parse_mem)]
-    pub mem: u64,
-    /// The kernel's command line
-    #[arg(long, default_value = "console=ttyS0", value_parser = parse_cmdline)]
-    pub cmdline: String,
-}
-
-/// One `--disk`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DiskArg {
-    /// The image.
-    pub path: PathBuf,
-    /// Whether the guest may not write to it.
-    pub read_only: bool,
-}
-
-impl std::str::FromStr for DiskArg {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
-        let (path, read_only) = match text.strip_suffix(",ro") {
-            Some(path) => (path, true),
-            None => (text, false),
-        };
-        Ok(Self {
-            path: path.into(),
-            read_only,
-        })
-    }
-}
-
-/// One `--net`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NetArg {
-    /// The tap's name.
-    pub tap: String,
-    /// The guest's Ethernet address; without one the guest chooses.
-    pub mac: Option<[u8; 6]>,
-}
-
-impl std::str::FromStr for NetArg {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
-        let (tap, mac) = match text.split_once(",mac=") {
-            Some((tap, mac)) => (tap, Some(parse_mac(mac)?)),
-            None => (text, None),
-        };
-        let tap = tap
-            .strip_prefix("tap=")
-            .ok_or("expected tap=NAME or tap=NAME,mac=02:00:00:00:00:01")?;
-        let valid = |c: char| c.is_ascii_graphic() && !matches!(c, '/' | ',' | ':');
-        if !(1..libc::IFNAMSIZ).contains(&tap.len())
-            || !tap.chars().all(valid)
-            || tap.starts_with('.')
-        {
-            return Err(format!("{tap:?} is no name of a network device"));
-        }
-        Ok(Self {
-            tap: tap.into(),
-            mac,
-        })
-    }
-}
-
-fn parse_mac(text: &str) -> std::result::Result<[u8; 6], String> {
-    let byte = |part: &str| match part.len() {
-        2 => u8::from_str_radix(part, 16).ok(),
-        _ => None,
-    };
-    let bytes: Option<Vec<u8>> = text.split(':').map(byte).collect();
-    match bytes.and_then(|bytes| <[u8; 6]>::try_from(bytes).ok()) {
-        Some(mac) if mac[0] & 1 == 0 => Ok(mac),
-        Some(_) => Err(format!(
-            "{text} is a multicast address; give one of a device"
-        )),
-        None => Err(format!("{text:?} is no address such as 02:00:00:00:00:01")),
-    }
-}
 
 /// A tap that this machine has for itself.
 #[derive(Debug)]
@@ -144,6 +48,8 @@ pub struct Config {
     pub mem: u64,
     /// The kernel's command line.
     pub cmdline: String,
+    /// The paravirtual features that the guest sees.
+    pub pv: Pv,
 }
 
 impl Config {
@@ -174,24 +80,32 @@ impl TryFrom<RunArgs> for Config {
             let file = File::open(&path).map_err(Error::file("open", what, &path))?;
             Ok((path, file))
         };
-        let devices = args.disks.len() + args.nets.len() + usize::from(args.rng);
+        let Some(kernel) = args.kernel else {
+            return Err(Error::Config(
+                "no kernel: give --kernel FILE, or kernel = \"FILE\" in the file of --config"
+                    .into(),
+            ));
+        };
+        let rng = args.rng.unwrap_or_default();
+        let devices = args.disks.len() + args.nets.len() + usize::from(rng);
         if devices > VIRTIO_MMIO_MAX {
             return Err(Error::Config(format!(
                 "{devices} virtio devices (--disk, --net, --rng): at most {VIRTIO_MMIO_MAX} are possible"
             )));
         }
         Ok(Self {
-            kernel: open("kernel", args.kernel)?,
+            kernel: open("kernel", kernel)?,
             initrd: args.initrd.map(|path| open("initrd", path)).transpose()?,
             disks: (0..)
                 .zip(&args.disks)
                 .map(|(index, arg)| open_disk(index, arg))
                 .collect::<Result<_>>()?,
             nets: args.nets.iter().map(open_net).collect::<Result<_>>()?,
-            rng: args.rng,
-            cpus: args.cpus,
-            mem: args.mem,
-            cmdline: args.cmdline,
+            rng,
+            cpus: args.cpus.unwrap_or_default().get(),
+            mem: args.mem.unwrap_or_default().0,
+            cmdline: args.cmdline.unwrap_or_default().to_string(),
+            pv: args.pv.unwrap_or_default(),
         })
     }
 }
@@ -248,89 +162,4 @@ fn open_disk(index: usize, arg: &DiskArg) -> Result<Disk> {
         sectors: bytes / SECTOR,
         read_only: arg.read_only,
     })
-}
-
-/// Reads a size with the suffix M or G; without one it is in MiB.
-fn parse_mem(text: &str) -> std::result::Result<u64, String> {
-    let (number, unit) = match text.as_bytes().last() {
-        Some(b'G' | b'g') => (&text[..text.len() - 1], 1024 * MIB),
-        Some(b'M' | b'm') => (&text[..text.len() - 1], MIB),
-        _ => (text, MIB),
-    };
-    let bytes = number
-        .parse::<u64>()
-        .ok()
-        .and_then(|n| n.checked_mul(unit))
-        .ok_or("expected a size such as 256M or 2G")?;
-    if !(32 * MIB..=1024 * 1024 * MIB).contains(&bytes) {
-        return Err("memory is 32M to 1024G".into());
-    }
-    Ok(bytes)
-}
-
-fn parse_cmdline(text: &str) -> std::result::Result<String, String> {
-    if text.len() >= CMDLINE_MAX {
-        return Err(format!(
-            "{} bytes; at most {} fit",
-            text.len(),
-            CMDLINE_MAX - 1
-        ));
-    }
-    if text.contains('\0') {
-        return Err("a zero byte ends the command line".into());
-    }
-    Ok(text.into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_have_units_and_bounds() {
-        assert_eq!(parse_mem("256M"), Ok(256 * MIB));
-        assert_eq!(parse_mem("64"), Ok(64 * MIB));
-        assert_eq!(parse_mem("2g"), Ok(2048 * MIB));
-        for bad in ["", "M", "1M", "-1", "12X", "99999999999999G", "2000G"] {
-            assert!(parse_mem(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_disk_may_be_read_only() {
-        let disk: DiskArg = "a,b,ro".parse().unwrap();
-        assert_eq!((disk.path, disk.read_only), ("a,b".into(), true));
-        let disk: DiskArg = "a.img".parse().unwrap();
-        assert_eq!((disk.path, disk.read_only), ("a.img".into(), false));
-    }
-
-    #[test]
-    fn a_network_device_has_a_tap_and_may_have_an_address() {
-        let net: NetArg = "tap=vm0".parse().unwrap();
-        assert_eq!((net.tap.as_str(), net.mac), ("vm0", None));
-        let net: NetArg = "tap=vm0,mac=02:00:00:00:00:fe".parse().unwrap();
-        assert_eq!(net.mac, Some([2, 0, 0, 0, 0, 0xfe]));
-        for bad in [
-            "",
-            "vm0",
-            "tap=",
-            "tap=../x",
-            "tap=a/b",
-            "tap=sixteen-letters-",
-            "tap=vm0,mac=",
-            "tap=vm0,mac=02:00:00:00:00",
-            "tap=vm0,mac=02:00:00:00:00:00:00",
-            "tap=vm0,mac=+2:00:00:00:00:00:00",
-            "tap=vm0,mac=01:00:00:00:00:00",
-        ] {
-            assert!(bad.parse::<NetArg>().is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_command_line_must_fit() {
-        assert!(parse_cmdline(&"x".repeat(CMDLINE_MAX - 1)).is_ok());
-        assert!(parse_cmdline(&"x".repeat(CMDLINE_MAX)).is_err());
-        assert!(parse_cmdline("a\0b").is_err());
-    }
 }

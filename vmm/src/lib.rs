@@ -13,7 +13,9 @@ pub mod devices;
 mod error;
 pub mod exit;
 pub mod layout;
+pub mod log;
 pub mod memory;
+pub mod pv;
 pub mod run;
 pub mod vcpu;
 

@@ -10,10 +10,11 @@ use kvm_ioctls::{Cap, Kvm, VcpuExit, VcpuFd};
 
 use crate::boot::{SEGMENTS, Segment};
 use crate::bus::Bus;
+use crate::config::Pv;
 use crate::exit::End;
 use crate::layout::{GDT, PML4, ZERO_PAGE};
 use crate::run::Ender;
-use crate::{Error, Result};
+use crate::{Error, Result, pv};
 
 const CR0_PE: u64 = 1;
 const CR0_ET: u64 = 1 << 4;
@@ -39,7 +40,7 @@ pub struct Buses {
 }
 
 /// The features that KVM can give to a guest on this machine.
-pub fn supported_cpuid(kvm: &Kvm) -> Result<CpuId> {
+pub fn supported_cpuid(kvm: &Kvm, pv: Pv) -> Result<CpuId> {
     let mut cpuid = kvm
         .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
         .map_err(Error::kvm("list CPU features"))?;
@@ -47,6 +48,7 @@ pub fn supported_cpuid(kvm: &Kvm) -> Result<CpuId> {
     for entry in cpuid.as_mut_slice().iter_mut().filter(|e| e.function == 1) {
         entry.ecx |= u32::from(deadline) << 24;
     }
+    pv::limit(&mut cpuid, pv);
     Ok(cpuid)
 }
 
@@ -226,7 +228,7 @@ pub fn run(mut fd: VcpuFd, id: u8, buses: &Arc<Buses>, ender: &Ender) {
 }
 
 fn crash(id: u8, why: &str, ender: &Ender) {
-    eprintln!("vmm: vCPU {id} cannot go on: {why}");
+    log::error!("vCPU {id} cannot go on: {why}");
     ender.end(End::Crash);
 }
 

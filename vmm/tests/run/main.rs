@@ -4,17 +4,22 @@ use std::io::{Write, stderr};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+mod config;
 mod guests;
 mod payload;
 mod refusals;
 
 /// `vmm run` on a kernel, with a small memory and no input.
 fn vmm(kernel: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vmm"));
+    let mut command = run_command();
+    command.args(["--mem", "64M", "--kernel"]).arg(kernel);
     command
-        .args(["run", "--mem", "64M", "--kernel"])
-        .arg(kernel);
-    command.stdin(Stdio::null());
+}
+
+/// `vmm run` without input.
+fn run_command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vmm"));
+    command.arg("run").stdin(Stdio::null());
     command
 }
 

@@ -1,0 +1,56 @@
+//! `vmm run`.
+
+use std::io::{Write, stdout};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use vmm::config::{Config, RunArgs, file};
+use vmm::{Error, builder, run};
+
+/// What `vmm run --help` ends with.
+pub const HELP: &str = "\
+Examples:
+  A kernel of one's own, with a disk:
+    vmm run --kernel bzImage --initrd rootfs.cpio --disk data.img --cpus 4 --mem 512M
+  The same from a file, whose keys are the options' names, with more memory:
+    vmm run --kernel bzImage --initrd rootfs.cpio --disk data.img --cpus 4 --dry-run > web.toml
+    vmm run --config web.toml --mem 1G
+
+Exit status: 0 the guest powered off; 1 an error on the host; 2 a wrong command line;
+3 the guest asked for a reboot; 4 the guest crashed; 5 its kernel panicked;
+128+N ended by signal N.";
+
+/// The options of `vmm run` that are not the machine's.
+#[derive(Debug, clap::Args)]
+pub struct Run {
+    /// Options from a file, TOML or (named *.json) JSON; those given here as well win
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Check everything, print the resulting configuration as TOML and start nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print it as JSON
+    #[arg(long, requires = "dry_run")]
+    json: bool,
+    #[command(flatten)]
+    args: RunArgs,
+}
+
+impl Run {
+    /// Runs the machine to its end.
+    pub fn run(self) -> vmm::Result<ExitCode> {
+        let args = match &self.config {
+            Some(path) => file::overlay(&self.args, &file::read(path)?)?,
+            None => self.args,
+        };
+        if self.dry_run {
+            let text = file::write(&args.clone().or_default(), self.json)?;
+            Config::try_from(args)?;
+            stdout()
+                .write_all(text.as_bytes())
+                .map_err(Error::system("write the configuration"))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Ok(run::run(builder::build(Config::try_from(args)?)?)?.code())
+    }
+}

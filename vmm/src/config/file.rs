@@ -1,0 +1,125 @@
+//! A machine's options from a file, TOML or JSON, and back.
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::RunArgs;
+use crate::{Error, Result};
+
+/// Reads a file: JSON if its name ends so, else TOML.
+pub fn read(path: &Path) -> Result<RunArgs> {
+    let text = std::fs::read_to_string(path).map_err(Error::file("read", "configuration", path))?;
+    parse(&text, path.extension() == Some(OsStr::new("json")))
+        .map_err(|(line, reason)| Error::Config(format!("{}:{line}: {reason}", path.display())))
+}
+
+/// Reads a text; an error is a line's number from 1 and what is wrong there.
+pub fn parse(text: &str, json: bool) -> std::result::Result<RunArgs, (usize, String)> {
+    if json {
+        return serde_json::from_str(text).map_err(|error| {
+            let message = error.to_string();
+            let reason = message.split(" at line ").next().unwrap_or(&message);
+            (error.line(), reason.into())
+        });
+    }
+    toml::from_str(text).map_err(|error: toml::de::Error| {
+        let before = error.span().and_then(|span| text.get(..span.start));
+        let line = before.unwrap_or_default().matches('\n').count() + 1;
+        (line, error.message().replace('\n', "; "))
+    })
+}
+
+/// What `flags` say, and where they are silent what the `file` says. A list, as of
+/// disks, is one value: flags replace it.
+pub fn overlay(flags: &RunArgs, file: &RunArgs) -> Result<RunArgs> {
+    let fail = |error: serde_json::Error| Error::Config(error.to_string());
+    let mut merged = serde_json::to_value(file).map_err(fail)?;
+    let flags = serde_json::to_value(flags).map_err(fail)?;
+    if let (Value::Object(merged), Value::Object(flags)) = (&mut merged, flags) {
+        merged.extend(flags);
+    }
+    serde_json::from_value(merged).map_err(fail)
+}
+
+/// The options as a file, for a later run.
+pub fn write(args: &RunArgs, json: bool) -> Result<String> {
+    if json {
+        let mut text =
+            serde_json::to_string_pretty(args).map_err(|e| Error::Config(e.to_string()))?;
+        text.push('\n');
+        return Ok(text);
+    }
+    toml::to_string(args).map_err(|e| Error::Config(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOML: &str = "\
+        kernel = \"bzImage\"\n\
+        name = \"web\"\n\
+        cpus = 4\n\
+        mem = \"1G\"\n\
+        pv = \"qemu\"\n\
+        rng = true\n\
+        disk = [\"a.img\", \"b.img,ro\"]\n\
+        net = [\"tap=vm0,mac=02:00:00:00:00:01\"]\n";
+
+    #[test]
+    fn both_formats_hold_every_option() {
+        let args = parse(TOML, false).unwrap().or_default();
+        for json in [false, true] {
+            let text = write(&args, json).unwrap();
+            assert_eq!(parse(&text, json).unwrap(), args, "{text}");
+        }
+    }
+
+    #[test]
+    fn errors_tell_the_line() {
+        for (text, line, word) in [
+            ("cpus = 1\nmem = \"1K\"\n", 2, "such as 256M"),
+            ("\n\ncpu = 1\n", 3, "unknown field `cpu`"),
+            ("cpus = 0\n", 1, "nonzero"),
+            ("cpus = 1\ncpus = 2\n", 2, "duplicate key"),
+            ("disk = [\n\"a\",\n7]\n", 3, "expected a string"),
+            ("name = \"../x\"", 1, "is no name"),
+            ("kernel = \"a", 1, "invalid"),
+        ] {
+            let (found, reason) = parse(text, false).unwrap_err();
+            assert_eq!(found, line, "{text}: {reason}");
+            assert!(reason.contains(word), "{text}: {reason}");
+            assert!(!reason.contains('\n'), "{reason}");
+        }
+        for (text, line, word) in [
+            ("{\n\"mem\": \"1K\"\n}", 2, "such as 256M"),
+            ("{\"cpu\": 1}", 1, "unknown field `cpu`"),
+            ("{", 1, "EOF"),
+        ] {
+            let (found, reason) = parse(text, true).unwrap_err();
+            assert_eq!(found, line, "{text}: {reason}");
+            assert!(reason.contains(word), "{text}: {reason}");
+        }
+    }
+
+    #[test]
+    fn flags_win() {
+        let file = parse(TOML, false).unwrap();
+        let flags = RunArgs {
+            cpus: "2".parse().ok(),
+            disks: vec!["c.img".parse().unwrap()],
+            rng: Some(false),
+            ..RunArgs::default()
+        };
+        let merged = overlay(&flags, &file).unwrap();
+        let expected = RunArgs {
+            cpus: flags.cpus,
+            disks: flags.disks.clone(),
+            rng: flags.rng,
+            ..file
+        };
+        assert_eq!(merged, expected);
+    }
+}
