@@ -23,6 +23,7 @@ use crate::layout::{
 };
 use crate::memory::{self, GuestMemory};
 use crate::run::Ender;
+use crate::sandbox::Sandbox;
 use crate::vcpu::{self, Buses};
 use crate::{Error, Result, boot};
 
@@ -43,6 +44,8 @@ pub struct Machine {
     pub power_button: PowerButton,
     /// Who is told when the machine ends.
     pub ender: Ender,
+    /// What the process gives up before they run.
+    pub sandbox: Sandbox,
     /// The VM outlives all that refers to it.
     pub vm: VmFd,
     /// The guest's memory stays mapped as long as the VM is there.
@@ -81,6 +84,7 @@ pub fn build(mut config: Config) -> Result<Machine> {
         console,
         power_button,
         ender,
+        sandbox: config.sandbox,
         vm,
         memory,
     })

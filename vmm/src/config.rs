@@ -13,9 +13,10 @@ use std::path::PathBuf;
 
 use crate::devices::net::open_tap;
 use crate::layout::VIRTIO_MMIO_MAX;
+use crate::sandbox::{Privileges, Sandbox};
 use crate::{Error, Result};
 
-pub use args::{DiskArg, NetArg, Pv, RunArgs};
+pub use args::{DiskArg, Id, NetArg, Pv, RunArgs, Seccomp};
 
 /// Size of a disk's sector in bytes.
 pub const SECTOR: u64 = 512;
@@ -50,6 +51,8 @@ pub struct Config {
     pub cmdline: String,
     /// The paravirtual features that the guest sees.
     pub pv: Pv,
+    /// What the program gives up before the guest runs.
+    pub sandbox: Sandbox,
 }
 
 impl Config {
@@ -93,6 +96,10 @@ impl TryFrom<RunArgs> for Config {
                 "{devices} virtio devices (--disk, --net, --rng): at most {VIRTIO_MMIO_MAX} are possible"
             )));
         }
+        let sandbox = Sandbox::new(
+            args.seccomp.unwrap_or_default(),
+            Privileges::new(args.uid, args.gid, args.chroot.as_deref())?,
+        )?;
         Ok(Self {
             kernel: open("kernel", kernel)?,
             initrd: args.initrd.map(|path| open("initrd", path)).transpose()?,
@@ -106,6 +113,7 @@ impl TryFrom<RunArgs> for Config {
             mem: args.mem.unwrap_or_default().0,
             cmdline: args.cmdline.unwrap_or_default().to_string(),
             pv: args.pv.unwrap_or_default(),
+            sandbox,
         })
     }
 }

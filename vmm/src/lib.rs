@@ -2,8 +2,8 @@
 //!
 //! Read [`builder`] first: it assembles a machine in one function. [`boot`] puts
 //! a kernel and its tables into memory, [`vcpu`] runs the CPUs, [`devices`] has a
-//! folder or file for each device, and [`run`] ties them to the terminal and to
-//! signals until the machine ends.
+//! folder or file for each device, [`run`] ties them to the terminal and to signals
+//! until the machine ends, and [`sandbox`] is what the process gives up before that.
 
 pub mod boot;
 pub mod builder;
@@ -17,6 +17,7 @@ pub mod log;
 pub mod memory;
 pub mod pv;
 pub mod run;
+pub mod sandbox;
 pub mod vcpu;
 
 pub use error::Error;

@@ -21,6 +21,7 @@ use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 use crate::builder::{Machine, Worker};
 use crate::devices::serial::Console;
 use crate::exit::End;
+use crate::sandbox::{Filters, Role};
 use crate::{Error, Result, vcpu};
 
 /// How long to wait before vCPUs that still run are kicked again.
@@ -160,19 +161,29 @@ pub fn run(machine: Machine) -> Result<End> {
         events.add_subscriber(Box::new(SignalWatch::new(signal, &ender)?));
     }
     let _terminal = RawTerminal::new()?;
+    let filters = machine.sandbox.enter()?;
+    let starter = Starter {
+        ender: &ender,
+        filters: &filters,
+    };
 
-    let io = start_io(machine.workers, machine.console, &ender)?;
+    let io = start_io(machine.workers, machine.console, &starter)?;
     let mut vcpus = Vec::new();
     for (id, fd) in (0..).zip(machine.vcpus) {
         let buses = machine.buses.clone();
         let name = format!("vcpu{id}");
-        match start_thread(name, &ender, move |ender| vcpu::run(fd, id, &buses, ender)) {
+        let run = move |ender: &Ender| vcpu::run(fd, id, &buses, ender);
+        match starter.start(name, Role::Vcpu, run) {
             Ok(thread) => vcpus.push(thread),
             Err(error) => {
                 stop(&ender, End::Crash, vcpus, io);
                 return Err(error);
             }
         }
+    }
+    if let Err(error) = filters.confine(Role::Main) {
+        stop(&ender, End::Crash, vcpus, io);
+        return Err(error);
     }
     while ender.ended().is_none() {
         if events.run().is_err() {
@@ -200,13 +211,13 @@ fn stop(ender: &Ender, end: End, vcpus: Vec<JoinHandle<()>>, io: JoinHandle<()>)
     end
 }
 
-fn start_io(workers: Vec<Worker>, console: Console, ender: &Ender) -> Result<JoinHandle<()>> {
-    let mut events = event_loop(ender)?;
+fn start_io(workers: Vec<Worker>, console: Console, starter: &Starter) -> Result<JoinHandle<()>> {
+    let mut events = event_loop(starter.ender)?;
     events.add_subscriber(Box::new(console));
     for worker in workers {
         events.add_subscriber(worker);
     }
-    start_thread("vmm-io".into(), ender, move |ender| {
+    starter.start("vmm-io".into(), Role::Io, move |ender| {
         while ender.ended().is_none() {
             if events.run().is_err() {
                 ender.end(End::Crash);
@@ -215,19 +226,32 @@ fn start_io(workers: Vec<Worker>, console: Console, ender: &Ender) -> Result<Joi
     })
 }
 
-fn start_thread(
-    name: String,
-    ender: &Ender,
-    body: impl FnOnce(&Ender) + Send + 'static,
-) -> Result<JoinHandle<()>> {
-    let ender = ender.clone();
-    thread::Builder::new()
-        .name(name)
-        .spawn(move || {
-            let at_exit = EndAtExit(ender);
-            body(&at_exit.0);
-        })
-        .map_err(Error::system("start a thread"))
+/// Starts threads, each confined to what its role needs.
+struct Starter<'a> {
+    ender: &'a Ender,
+    filters: &'a Filters,
+}
+
+impl Starter<'_> {
+    fn start(
+        &self,
+        name: String,
+        role: Role,
+        body: impl FnOnce(&Ender) + Send + 'static,
+    ) -> Result<JoinHandle<()>> {
+        let ender = self.ender.clone();
+        let filters = self.filters.clone();
+        thread::Builder::new()
+            .name(name)
+            .spawn(move || {
+                let at_exit = EndAtExit(ender);
+                match filters.confine(role) {
+                    Ok(()) => body(&at_exit.0),
+                    Err(error) => log::error!("{error}"),
+                }
+            })
+            .map_err(Error::system("start a thread"))
+    }
 }
 
 /// The signal's only work is to bring a vCPU's thread out of the guest.

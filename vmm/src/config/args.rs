@@ -64,6 +64,23 @@ pub struct RunArgs {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rng: Option<bool>,
+    /// What a system call does for which this program has no use: "on" ends it, with "log"
+    /// the kernel's log tells of it (type=1326) [default: on]
+    #[arg(long, value_name = "on|log|off", hide_possible_values = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seccomp: Option<Seccomp>,
+    /// User to become when all files and devices are open, as 65534; needs --gid
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<Id>,
+    /// Group to become, the only one; needs --uid
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gid: Option<Id>,
+    /// All that is seen of the file system from then on, best an empty folder; needs --uid
+    #[arg(long, value_name = "FOLDER")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chroot: Option<PathBuf>,
 }
 
 impl RunArgs {
@@ -74,6 +91,7 @@ impl RunArgs {
         self.mem.get_or_insert_default();
         self.pv.get_or_insert_default();
         self.rng.get_or_insert_default();
+        self.seccomp.get_or_insert_default();
         self
     }
 }
@@ -341,6 +359,50 @@ fn parse_mac(text: &str) -> Result<[u8; 6], String> {
             "{text} is a multicast address; give one of a device"
         )),
         None => Err(format!("{text:?} is no address such as 02:00:00:00:00:01")),
+    }
+}
+
+/// What happens at a system call that isn't in a thread's list.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Seccomp {
+    /// It ends the program at once.
+    #[default]
+    On,
+    /// It is done, and the kernel's log tells of it.
+    Log,
+    /// It is done.
+    Off,
+}
+
+/// A user or group: not root, nor the value by which the kernel means "unchanged".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct Id(u32);
+
+impl TryFrom<u32> for Id {
+    type Error = &'static str;
+
+    fn try_from(id: u32) -> Result<Self, Self::Error> {
+        match id {
+            0 | u32::MAX => Err("expected a number, 1 to 4294967294; 0 gives nothing up"),
+            id => Ok(Self(id)),
+        }
+    }
+}
+
+impl From<Id> for u32 {
+    fn from(id: Id) -> Self {
+        id.0
+    }
+}
+
+impl FromStr for Id {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // What is no number is as wrong as 0.
+        text.parse().unwrap_or(0).try_into()
     }
 }
 

@@ -65,6 +65,10 @@ mod tests {
         mem = \"1G\"\n\
         pv = \"qemu\"\n\
         rng = true\n\
+        seccomp = \"log\"\n\
+        uid = 1\n\
+        gid = 2\n\
+        chroot = \"/empty\"\n\
         disk = [\"a.img\", \"b.img,ro\"]\n\
         net = [\"tap=vm0,mac=02:00:00:00:00:01\"]\n";
 
@@ -84,6 +88,7 @@ mod tests {
             ("\n\ncpu = 1\n", 3, "unknown field `cpu`"),
             ("cpus = 0\n", 1, "nonzero"),
             ("cpus = 1\ncpus = 2\n", 2, "duplicate key"),
+            ("gid = 1\nuid = 0\n", 2, "gives nothing up"),
             ("disk = [\n\"a\",\n7]\n", 3, "expected a string"),
             ("name = \"../x\"", 1, "is no name"),
             ("kernel = \"a", 1, "invalid"),

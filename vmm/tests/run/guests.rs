@@ -106,9 +106,9 @@ fn input_may_be_a_file() {
     assert_end(&output, 0, &line);
 }
 
-/// A driver for virtio-mmio in a dozen writes: reads sector 1 of the disk.
-#[test]
-fn a_guest_reads_its_disk() {
+/// A driver for virtio-mmio in a dozen writes: reads sector 1 of the disk, and prints its
+/// first and its last byte.
+pub fn read_sector_1() -> Payload {
     const DEVICE: u32 = 0xd000_0000;
     const DESCRIPTORS: u32 = 0x30_0000;
     const AVAILABLE: u32 = 0x30_1000;
@@ -118,13 +118,6 @@ fn a_guest_reads_its_disk() {
     const STATUS: u32 = 0x30_5000;
     const NEXT: u32 = 1;
     const WRITE: u32 = 2;
-    if no_kvm() {
-        return;
-    }
-    let mut disk = NamedTempFile::new().unwrap();
-    disk.write_all(&[b'0'; 512]).unwrap();
-    disk.write_all(&[b'1'; 512]).unwrap();
-
     let mut payload = Payload::default();
     // Acknowledge, driver; feature VERSION_1; FEATURES_OK.
     for (register, value) in [(0x70, 3), (0x24, 1), (0x20, 1), (0x70, 11)] {
@@ -158,14 +151,30 @@ fn a_guest_reads_its_disk() {
             .poke32(at + 8, length)
             .poke32(at + 12, flags);
     }
-    payload = payload
+    payload
         .poke32(STATUS, 0xff)
         .poke32(AVAILABLE, 1 << 16) // one request: descriptor 0
         .poke32(DEVICE + 0x50, 0)
         .wait_for_change(STATUS, 0xff)
         .print_from(DATA)
         .print_from(DATA + 511)
-        .power_off();
+}
+
+/// A disk with a sector of zeros (digits), and one of ones.
+pub fn two_sectors() -> NamedTempFile {
+    let mut disk = NamedTempFile::new().unwrap();
+    disk.write_all(&[b'0'; 512]).unwrap();
+    disk.write_all(&[b'1'; 512]).unwrap();
+    disk
+}
+
+#[test]
+fn a_guest_reads_its_disk() {
+    if no_kvm() {
+        return;
+    }
+    let payload = read_sector_1().power_off();
+    let disk = two_sectors();
     let path = disk.path().to_str().unwrap();
     assert_end(&run(&payload, &["--disk", path]), 0, "11");
     let read_only = format!("{path},ro");
@@ -188,25 +197,43 @@ fn a_guest_finds_its_devices_in_order() {
     assert_end(&run(&payload, &options), 0, "\x02\x04");
 }
 
+/// A machine that runs; it is killed when the test fails.
+pub struct Running {
+    pub vmm: Child,
+    _kernel: NamedTempFile,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both fail when it has ended.
+        let _ = self.vmm.kill();
+        let _ = self.vmm.wait();
+    }
+}
+
 /// Starts a guest and waits for its first byte.
-fn start(payload: Payload) -> (Child, NamedTempFile) {
+pub fn start(payload: Payload, options: &[&str]) -> Running {
     let kernel = payload.elf();
-    let mut child = vmm(kernel.path()).stdout(Stdio::piped()).spawn().unwrap();
-    let mut byte = [0];
-    child
-        .stdout
-        .as_mut()
-        .unwrap()
-        .read_exact(&mut byte)
+    let child = vmm(kernel.path())
+        .args(options)
+        .stdout(Stdio::piped())
+        .spawn()
         .unwrap();
-    (child, kernel)
+    let mut running = Running {
+        vmm: child,
+        _kernel: kernel,
+    };
+    let mut byte = [0];
+    let output = running.vmm.stdout.as_mut().unwrap();
+    output.read_exact(&mut byte).unwrap();
+    running
 }
 
 #[track_caller]
-fn assert_ended_by(mut child: Child, signal: Signal) {
-    let pid = Pid::from_child(&child);
+pub fn assert_ended_by(mut running: Running, signal: Signal) {
+    let pid = Pid::from_child(&running.vmm);
     kill_process(pid, signal).unwrap();
-    let status = child.wait().unwrap();
+    let status = running.vmm.wait().unwrap();
     // Ended by its own decision, not by the signal's default.
     assert_eq!(status.signal(), None);
     assert_eq!(status.code(), Some(128 + signal.as_raw()));
@@ -218,8 +245,8 @@ fn signals_end_a_machine() {
         return;
     }
     for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT] {
-        let (child, _kernel) = start(Payload::default().print("x").halt());
-        assert_ended_by(child, signal);
+        let running = start(Payload::default().print("x").halt(), &[]);
+        assert_ended_by(running, signal);
     }
 }
 
@@ -228,8 +255,8 @@ fn a_signal_ends_a_machine_whose_output_nobody_reads() {
     if no_kvm() {
         return;
     }
-    let (child, _kernel) = start(Payload::default().print_without_end());
-    let pipe = child.stdout.as_ref().unwrap();
+    let running = start(Payload::default().print_without_end(), &[]);
+    let pipe = running.vmm.stdout.as_ref().unwrap();
     let mut before = 0;
     // Until the pipe is full.
     loop {
@@ -240,5 +267,5 @@ fn a_signal_ends_a_machine_whose_output_nobody_reads() {
         }
         before = now;
     }
-    assert_ended_by(child, Signal::TERM);
+    assert_ended_by(running, Signal::TERM);
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 mod config;
+mod confinement;
 mod guests;
 mod payload;
 mod refusals;

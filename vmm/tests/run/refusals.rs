@@ -84,6 +84,18 @@ fn more_devices_than_there_is_room_for() {
 }
 
 #[test]
+fn users_and_folders_that_are_none() {
+    let kernel = Payload::default().halt().elf();
+    for half in [["--uid", "1000"], ["--gid", "1000"], ["--chroot", "/tmp"]] {
+        assert_refused(kernel.path(), &half, "--uid and --gid go together");
+    }
+    let user = ["--uid", "65534", "--gid", "65534", "--chroot"];
+    for folder in ["/nowhere/f", path(&file(1))] {
+        assert_refused(kernel.path(), &[&user[..], &[folder]].concat(), folder);
+    }
+}
+
+#[test]
 fn kernels_that_are_none() {
     if no_kvm() {
         return;
@@ -112,6 +124,10 @@ fn command_lines_that_are_wrong() {
         ["--cpus", "256"],
         ["--cmdline", &long],
         ["--nonsense", "1"],
+        ["--seccomp", "maybe"],
+        ["--uid=0", "--gid=1"],
+        ["--uid=1", "--gid=4294967295"],
+        ["--uid=nobody", "--gid=1"],
     ] {
         let (code, lines) = refusal(kernel.path(), &options);
         assert_eq!(code, Some(2), "{lines:?}");

@@ -1,0 +1,168 @@
+//! The system calls that each kind of thread may make, as tables.
+
+use std::collections::BTreeMap;
+
+use libc::{
+    F_GETFD, PROT_EXEC, SYS_brk, SYS_clock_gettime, SYS_clock_nanosleep, SYS_close, SYS_epoll_ctl,
+    SYS_epoll_pwait, SYS_epoll_wait, SYS_exit, SYS_exit_group, SYS_fcntl, SYS_fdatasync, SYS_futex,
+    SYS_getpid, SYS_getrandom, SYS_gettid, SYS_gettimeofday, SYS_ioctl, SYS_madvise, SYS_mmap,
+    SYS_mprotect, SYS_mremap, SYS_munmap, SYS_pread64, SYS_pwrite64, SYS_read, SYS_restart_syscall,
+    SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_sched_getaffinity, SYS_sched_yield, SYS_sendto,
+    SYS_sigaltstack, SYS_tgkill, SYS_write, TCGETS, TCGETS2, TCSETS, TCSETS2,
+};
+use seccompiler::SeccompCmpArgLen::{Dword, Qword};
+use seccompiler::{
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
+    SeccompFilter, SeccompRule, TargetArch,
+};
+
+use super::Role;
+use crate::config::Seccomp;
+
+/// `_IO(KVMIO, 0x80)`: the only request that a running vCPU's thread makes of KVM.
+const KVM_RUN: u64 = 0xae80;
+
+/// A system call, and what one of its arguments must be.
+struct Allow(i64, Option<Argument>);
+
+/// Argument `index`, of which the bits in `mask` must be as in `value`.
+struct Argument {
+    index: u8,
+    width: SeccompCmpArgLen,
+    mask: u64,
+    value: u64,
+}
+
+/// Whatever its arguments are.
+fn any(call: i64) -> Allow {
+    Allow(call, None)
+}
+
+/// Only with this argument.
+fn only(call: i64, index: u8, value: u64) -> Allow {
+    masked(call, index, u64::from(u32::MAX), value)
+}
+
+fn masked(call: i64, index: u8, mask: u64, value: u64) -> Allow {
+    let argument = Argument {
+        index,
+        width: Dword,
+        mask,
+        value,
+    };
+    Allow(call, Some(argument))
+}
+
+/// What the language's and the C library's run time need on every thread: memory that
+/// isn't executable, locks, time, open files, the end of a thread.
+fn common() -> Vec<Allow> {
+    let no_address = Argument {
+        index: 4,
+        width: Qword,
+        mask: u64::MAX,
+        value: 0,
+    };
+    vec![
+        any(SYS_read),
+        any(SYS_write),
+        any(SYS_close),
+        // Debug builds look whether a descriptor that they close is open.
+        only(SYS_fcntl, 1, F_GETFD as u64),
+        any(SYS_brk),
+        masked(SYS_mmap, 2, PROT_EXEC as u64, 0),
+        masked(SYS_mprotect, 2, PROT_EXEC as u64, 0),
+        any(SYS_mremap),
+        any(SYS_munmap),
+        any(SYS_madvise),
+        any(SYS_futex),
+        any(SYS_sched_yield),
+        // The allocator asks how many CPUs there are.
+        any(SYS_sched_getaffinity),
+        // Where the vDSO cannot tell the time.
+        any(SYS_clock_gettime),
+        any(SYS_gettimeofday),
+        // Keys of hash tables; the random source.
+        any(SYS_getrandom),
+        // A signal's handler says so on a socket: any thread may be the one that runs it.
+        Allow(SYS_sendto, Some(no_address)),
+        any(SYS_rt_sigreturn),
+        any(SYS_rt_sigprocmask),
+        any(SYS_sigaltstack),
+        any(SYS_restart_syscall),
+        // Panics tell their thread's id; an abort is a signal to oneself.
+        any(SYS_gettid),
+        any(SYS_getpid),
+        only(SYS_tgkill, 0, std::process::id().into()),
+        any(SYS_exit),
+        any(SYS_exit_group),
+    ]
+}
+
+/// Waiting for events.
+fn events() -> Vec<Allow> {
+    vec![
+        any(SYS_epoll_wait),
+        any(SYS_epoll_pwait),
+        any(SYS_epoll_ctl),
+    ]
+}
+
+/// A vCPU's thread: the guest, and registers of devices.
+fn vcpu() -> Vec<Allow> {
+    vec![only(SYS_ioctl, 1, KVM_RUN)]
+}
+
+/// `vmm-io`: disks, the tap, the console's input.
+fn io() -> Vec<Allow> {
+    let mut calls = events();
+    calls.extend([any(SYS_pread64), any(SYS_pwrite64), any(SYS_fdatasync)]);
+    calls
+}
+
+/// The main thread: signals, kicks to the vCPUs, and at the end the terminal.
+fn main() -> Vec<Allow> {
+    let mut calls = events();
+    calls.push(any(SYS_clock_nanosleep));
+    // TCSETS is followed by its two variants that wait.
+    let terminal = [TCGETS, TCSETS, TCSETS + 1, TCSETS + 2];
+    let terminal2 = [TCGETS2, TCSETS2, TCSETS2 + 1, TCSETS2 + 2];
+    calls.extend(
+        [terminal, terminal2]
+            .concat()
+            .into_iter()
+            .map(|request| only(SYS_ioctl, 1, request)),
+    );
+    calls
+}
+
+/// The filter of a `role`; none where everything is allowed.
+pub fn program(role: Role, seccomp: Seccomp) -> Result<Option<BpfProgram>, BackendError> {
+    let refused = match seccomp {
+        Seccomp::On => SeccompAction::KillProcess,
+        Seccomp::Log => SeccompAction::Log,
+        Seccomp::Off => return Ok(None),
+    };
+    let mut calls = common();
+    calls.extend(match role {
+        Role::Vcpu => vcpu(),
+        Role::Io => io(),
+        Role::Main => main(),
+    });
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+    for Allow(call, argument) in calls {
+        let rules = rules.entry(call).or_default();
+        if let Some(argument) = argument {
+            rules.push(argument.rule()?);
+        }
+    }
+    let filter = SeccompFilter::new(rules, refused, SeccompAction::Allow, TargetArch::x86_64)?;
+    filter.try_into().map(Some)
+}
+
+impl Argument {
+    fn rule(self) -> Result<SeccompRule, BackendError> {
+        let operator = SeccompCmpOp::MaskedEq(self.mask);
+        let condition = SeccompCondition::new(self.index, self.width, operator, self.value)?;
+        SeccompRule::new(vec![condition])
+    }
+}

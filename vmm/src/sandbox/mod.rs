@@ -1,0 +1,107 @@
+//! What the program gives up before it runs a guest: privileges that it doesn't need any
+//! more, then, a thread at a time, system calls.
+//!
+//! The order: everything that the machine needs is open; chroot; groups, gid, uid;
+//! no_new_privs; then each thread puts its own filter on before its first work.
+
+mod filters;
+mod privileges;
+
+use std::panic;
+use std::sync::Arc;
+
+use rustix::thread::secure_computing_mode;
+use seccompiler::BpfProgram;
+
+pub use privileges::Privileges;
+
+use crate::config::Seccomp;
+use crate::{Error, Result};
+
+/// The kinds of threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Runs a vCPU.
+    Vcpu,
+    /// Serves the devices.
+    Io,
+    /// Waits for signals and for the end.
+    Main,
+}
+
+/// What to give up, checked; nothing is given up yet.
+#[derive(Debug)]
+pub struct Sandbox {
+    seccomp: Seccomp,
+    filters: Filters,
+    privileges: Privileges,
+}
+
+impl Sandbox {
+    /// Fails where the kernel has no seccomp, but is asked for it.
+    pub fn new(seccomp: Seccomp, privileges: Privileges) -> Result<Self> {
+        Ok(Self {
+            seccomp,
+            filters: Filters::new(seccomp)?,
+            privileges,
+        })
+    }
+
+    /// Gives up privileges, while there is no other thread yet; returns the filters for
+    /// this and all others.
+    pub fn enter(self) -> Result<Filters> {
+        self.privileges.give_up()?;
+        if self.seccomp == Seccomp::On {
+            panic::set_hook(Box::new(report_panic));
+        }
+        Ok(self.filters)
+    }
+}
+
+/// The filters of all threads.
+#[derive(Debug, Clone)]
+pub struct Filters(Arc<[(Role, Option<BpfProgram>)]>);
+
+impl Filters {
+    fn new(seccomp: Seccomp) -> Result<Self> {
+        if seccomp != Seccomp::Off && secure_computing_mode().is_err() {
+            return Err(Error::Config(
+                "this kernel has no seccomp; to go without it: --seccomp off".into(),
+            ));
+        }
+        let filters: Result<Vec<_>> = [Role::Vcpu, Role::Io, Role::Main]
+            .into_iter()
+            .map(|role| match filters::program(role, seccomp) {
+                Ok(program) => Ok((role, program)),
+                Err(e) => Err(refused(e)),
+            })
+            .collect();
+        Ok(Self(filters?.into()))
+    }
+
+    /// Confines the calling thread to what `role` needs, for good.
+    pub fn confine(&self, role: Role) -> Result<()> {
+        let of_role = self.0.iter().find(|(other, _)| *other == role);
+        match of_role.and_then(|(_, program)| program.as_ref()) {
+            Some(program) => seccompiler::apply_filter(program).map_err(refused),
+            None => Ok(()),
+        }
+    }
+}
+
+fn refused(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::System {
+        action: "confine a thread (--seccomp)",
+        source: std::io::Error::other(error),
+    }
+}
+
+/// The usual hook opens files for its backtrace, which a confined thread must not do.
+fn report_panic(info: &panic::PanicHookInfo) {
+    let place = info.location().map_or("?".into(), ToString::to_string);
+    let what = info.payload_as_str().unwrap_or("panic");
+    log::error!("a fault of this program at {place}: {what}; --seccomp log gives a backtrace");
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,68 @@
+//! Gives up what a running machine doesn't need: the file system, root, new privileges.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use rustix::process::{chroot, fchdir};
+use rustix::thread::{
+    Gid, Uid, set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+};
+
+use crate::config::Id;
+use crate::{Error, Result};
+
+/// Whom the process becomes and what it sees of the file system, checked.
+#[derive(Debug)]
+pub struct Privileges {
+    user: Option<(u32, u32)>,
+    root: Option<File>,
+}
+
+impl Privileges {
+    /// Will become this user and group, and see `root` alone, where these are given.
+    pub fn new(uid: Option<Id>, gid: Option<Id>, root: Option<&Path>) -> Result<Self> {
+        if uid.is_some() != gid.is_some() || root.is_some() && uid.is_none() {
+            return Err(Error::Config(
+                "--uid and --gid go together, and --chroot with them: root leaves any folder"
+                    .into(),
+            ));
+        }
+        Ok(Self {
+            user: uid.zip(gid).map(|(uid, gid)| (uid.into(), gid.into())),
+            root: root.map(open_folder).transpose()?,
+        })
+    }
+
+    /// Takes effect, for good. The process must have one thread: ids are a thread's own,
+    /// and those that it starts inherit them.
+    pub fn give_up(self) -> Result<()> {
+        if let Some(root) = self.root {
+            fchdir(&root)
+                .and_then(|()| chroot("."))
+                .map_err(Error::system("change the root (--chroot); run as root"))?;
+        }
+        if let Some((uid, gid)) = self.user {
+            become_user(Uid::from_raw(uid), Gid::from_raw(gid)).map_err(Error::system(
+                "become another user (--uid, --gid); run as root",
+            ))?;
+        }
+        set_no_new_privs(true).map_err(Error::system("give up new privileges"))
+    }
+}
+
+fn open_folder(path: &Path) -> Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY | libc::O_PATH)
+        .open(path)
+        .map_err(Error::file("open", "folder of --chroot", path))
+}
+
+/// Groups first: they cannot be changed any more without root's user id. With that id
+/// go all capabilities.
+fn become_user(uid: Uid, gid: Gid) -> rustix::io::Result<()> {
+    set_thread_groups(&[])?;
+    set_thread_res_gid(gid, gid, gid)?;
+    set_thread_res_uid(uid, uid, uid)
+}

@@ -1,0 +1,138 @@
+//! What a running machine's process has given up, as the kernel sees it.
+
+use std::collections::HashMap;
+use std::fs::{read_dir, read_link, read_to_string};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::guests::{Running, assert_ended_by, read_sector_1, start, two_sectors};
+use crate::no_kvm;
+use crate::payload::Payload;
+
+/// A field of /proc/PID/task/TID/status.
+type Field = (&'static str, &'static str);
+
+const NOBODY: [&str; 4] = ["--uid", "65534", "--gid", "65533"];
+
+/// A machine of two vCPUs that runs.
+fn machine(options: &[&str]) -> Running {
+    let payload = Payload::default().print("x").halt();
+    start(payload, &[&["--cpus", "2"], options].concat())
+}
+
+/// The status of each thread by name; KVM's own, which it hides in the process, left out.
+fn statuses(machine: &Running) -> Vec<HashMap<String, String>> {
+    let fields = |text: String| -> HashMap<_, _> {
+        let lines = text.lines().filter_map(|line| line.split_once(':'));
+        lines
+            .map(|(name, value)| {
+                let words: Vec<_> = value.split_whitespace().collect();
+                (name.into(), words.join(" "))
+            })
+            .collect()
+    };
+    read_dir(format!("/proc/{}/task", machine.vmm.id()))
+        .unwrap()
+        .map(|task| fields(read_to_string(task.unwrap().path().join("status")).unwrap()))
+        .filter(|status| !status["Name"].starts_with("kvm"))
+        .collect()
+}
+
+/// Waits until each of the four threads has each of the fields: they confine themselves
+/// one after the other.
+#[track_caller]
+fn assert_threads(machine: &Running, fields: &[Field]) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let wrong: Vec<_> = statuses(machine)
+            .into_iter()
+            .flat_map(|status| {
+                fields
+                    .iter()
+                    .filter(|(name, value)| status[*name] != *value)
+                    .map(|(name, _)| (status["Name"].clone(), *name, status[*name].clone()))
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        if wrong.is_empty() {
+            assert_eq!(statuses(machine).len(), 4);
+            return;
+        }
+        assert!(Instant::now() < deadline, "{wrong:?}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn every_thread_has_its_filter() {
+    if no_kvm() {
+        return;
+    }
+    for options in [&[][..], &["--seccomp", "on"], &["--seccomp", "log"]] {
+        let machine = machine(options);
+        let fields = [
+            ("NoNewPrivs", "1"),
+            ("Seccomp", "2"),
+            ("Seccomp_filters", "1"),
+        ];
+        assert_threads(&machine, &fields);
+        assert_ended_by(machine, Signal::TERM);
+    }
+}
+
+#[test]
+fn without_filters_there_are_still_no_new_privileges() {
+    if no_kvm() {
+        return;
+    }
+    let machine = machine(&["--seccomp", "off"]);
+    assert_threads(&machine, &[("NoNewPrivs", "1"), ("Seccomp", "0")]);
+    assert_ended_by(machine, Signal::TERM);
+}
+
+#[test]
+fn privileges_are_gone() {
+    if no_kvm() {
+        return;
+    }
+    let machine = machine(&NOBODY);
+    let none = "0000000000000000";
+    let fields = [
+        ("Uid", "65534 65534 65534 65534"),
+        ("Gid", "65533 65533 65533 65533"),
+        ("Groups", ""),
+        ("CapInh", none),
+        ("CapPrm", none),
+        ("CapEff", none),
+        ("CapAmb", none),
+        ("NoNewPrivs", "1"),
+        ("Seccomp", "2"),
+    ];
+    assert_threads(&machine, &fields);
+    assert_ended_by(machine, Signal::TERM);
+}
+
+/// The disk was opened before: it works, though the process could not open it now.
+#[test]
+fn a_machine_works_without_privileges_in_an_empty_root() {
+    if no_kvm() {
+        return;
+    }
+    let disk = two_sectors();
+    let root = tempfile::tempdir().unwrap();
+    let files = [
+        "--disk",
+        disk.path().to_str().unwrap(),
+        "--chroot",
+        root.path().to_str().unwrap(),
+    ];
+    let payload = read_sector_1().halt();
+    let machine = start(payload, &[&NOBODY, &files[..]].concat());
+    let seen = read_link(format!("/proc/{}/root", machine.vmm.id())).unwrap();
+    assert_eq!(seen, root.path().canonicalize().unwrap());
+    let seen = read_link(format!("/proc/{}/cwd", machine.vmm.id())).unwrap();
+    assert_eq!(seen, root.path().canonicalize().unwrap());
+    assert_ended_by(machine, Signal::TERM);
+}
