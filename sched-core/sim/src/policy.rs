@@ -153,6 +153,7 @@ impl Policy {
                 mode: Mode::Transfer,
                 advance: true,
                 handoff: true,
+                exact: true,
                 ..first
             },
             "v2" => Self {

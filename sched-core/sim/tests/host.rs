@@ -93,6 +93,19 @@ fn no_lag_is_minted_by_yields() {
     }
 }
 
+/// An exchange takes nothing from who hands off: VMs that only compute, on the CPUs where
+/// its targets wait, gain nothing from a VM that yields all the time.
+#[test]
+fn who_hands_off_keeps_its_share() {
+    let steps = r#"{ do = "kernel", ns = 60_000 }, { do = "shootdown", ns = 2_000 }"#;
+    let vms = vm(1, 8, 100, steps) + &vm(3, 8, 100, COMPUTE);
+    let host = host_of(&scenario(8, "flat", &vms), "vmfirst", 2_000);
+    let (vms, _) = host.cpu_time();
+    assert!(host.stats().handoffs > 1_000);
+    let share = share_of_first(&vms);
+    assert!((0.24..0.26).contains(&share), "{share}: {vms:?}");
+}
+
 #[test]
 fn vmf_comes_first_and_fair_keeps_its_floor() {
     let vms = vm(2, 2, 100, COMPUTE).replace("weight", "class = \"vmf\"\nweight");

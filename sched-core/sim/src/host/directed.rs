@@ -188,6 +188,11 @@ impl Host {
             return false;
         }
         let (cpu, other) = (from.cpu as usize, to.cpu);
+        // A place is a distance from V, and V moves with what runs there: what the other CPU
+        // has run since it last looked, up to a tick, is to be charged first.
+        // A place is a distance from V, and V moves with what runs there: charge first what
+        // the other CPU has run since it last looked, up to a tick.
+        self.update_curr(other as usize);
         let times = self.times;
         let exact = self.policy.exact;
         let queue = self.level(me);
