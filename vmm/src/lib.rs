@@ -12,6 +12,9 @@ pub mod config;
 pub mod devices;
 mod error;
 pub mod exit;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod layout;
 pub mod log;
 pub mod memory;

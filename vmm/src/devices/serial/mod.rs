@@ -71,16 +71,21 @@ pub struct SerialPort {
 }
 
 impl SerialPort {
-    /// A port that interrupts through `irq` and says through `drained` when it takes more input.
+    /// A port that interrupts through `irq` and says through `drained` when it takes more
+    /// input; its output is standard output.
     pub fn new(irq: EventFd, drained: &EventFd, ender: Ender) -> Result<Self> {
-        let drained = drained
-            .try_clone()
-            .map_err(Error::system("share an event"))?;
         let file = stdout()
             .as_fd()
             .try_clone_to_owned()
-            .map_err(Error::system("open standard output"))?
-            .into();
+            .map_err(Error::system("open standard output"))?;
+        Self::with_output(irq, drained, file.into(), ender)
+    }
+
+    /// The same with another output.
+    pub fn with_output(irq: EventFd, drained: &EventFd, file: File, ender: Ender) -> Result<Self> {
+        let drained = drained
+            .try_clone()
+            .map_err(Error::system("share an event"))?;
         let output = Output { file, ender };
         Ok(Self {
             port: Serial::with_events(Irq(irq), Drained(drained), output),

@@ -1,0 +1,91 @@
+//! The bus with every device that has registers and no queue.
+
+use std::fs::File;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arbitrary::{Arbitrary, Unstructured};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use crate::bus::Bus;
+use crate::devices::power::{self, Power, PowerButton};
+use crate::devices::pvpanic::Pvpanic;
+use crate::devices::rtc::Rtc;
+use crate::devices::serial::{self, SerialPort};
+use crate::layout::{ACPI_PM, COM1, PVPANIC, RTC};
+use crate::run::Ender;
+
+const STARTS: [u16; 4] = [COM1, RTC, ACPI_PM, PVPANIC];
+
+#[derive(Debug, Arbitrary)]
+enum Step {
+    /// An access near a device.
+    Access {
+        device: u8,
+        offset: u8,
+        bytes: [u8; 8],
+        length: u8,
+        write: bool,
+    },
+    /// An access anywhere.
+    Anywhere { address: u64, length: u8 },
+    /// Somebody types.
+    Input { length: u8, value: u8 },
+    /// Somebody presses the power button.
+    Press,
+}
+
+/// A guest's accesses to ports.
+pub fn registers(input: &[u8]) {
+    let event = || EventFd::new(EFD_NONBLOCK).expect("an event");
+    let ender = Ender::new().expect("an event");
+    let output = File::options()
+        .write(true)
+        .open("/dev/null")
+        .expect("a sink");
+    let port = SerialPort::with_output(event(), &event(), output, ender.clone()).expect("a port");
+    let port = Arc::new(Mutex::new(port));
+    let power = Arc::new(Mutex::new(Power::new(ender.clone(), event())));
+    let button = PowerButton::new(power.clone());
+    let mut bus = Bus::default();
+    bus.add(COM1.into(), serial::SIZE, port.clone());
+    bus.add(RTC.into(), 2, Arc::new(Mutex::new(Rtc::default())));
+    bus.add(ACPI_PM.into(), power::SIZE, power);
+    bus.add(PVPANIC.into(), 1, Arc::new(Mutex::new(Pvpanic::new(ender))));
+
+    let mut input = Unstructured::new(input);
+    let access = |address: u64, bytes: &mut [u8], write: bool| match write {
+        true => bus.write(address, bytes),
+        false => bus.read(address, bytes),
+    };
+    while !input.is_empty() {
+        let Ok(step) = input.arbitrary() else {
+            return;
+        };
+        match step {
+            Step::Access {
+                device,
+                offset,
+                mut bytes,
+                length,
+                write,
+            } => {
+                let start = STARTS[usize::from(device) % STARTS.len()];
+                let bytes = &mut bytes[..usize::from(length) % 9];
+                access(u64::from(start) + u64::from(offset % 12), bytes, write);
+            }
+            Step::Anywhere { address, length } => {
+                let mut bytes = [0; 8];
+                let bytes = &mut bytes[..usize::from(length) % 9];
+                access(address, bytes, false);
+                access(address, bytes, true);
+            }
+            Step::Input { length, value } => {
+                let mut port = port.lock().unwrap_or_else(PoisonError::into_inner);
+                let room = port.room().min(length.into());
+                let taken = port.input(&vec![value; room]);
+                assert!(taken <= room, "the port takes more than it is given");
+            }
+            Step::Press => button.press(),
+        }
+    }
+}
