@@ -3,7 +3,9 @@
 pub mod browser;
 
 use dense_bench::host_init::{Done, Job};
+use dense_bench::launch::{Launch, Launched};
 use dense_bench::plan::{HostKernel, Planned};
+use serde_json::Value;
 use testbed::kernel::{Kernel, Variant};
 use testbed::machine::{Machine, Output};
 use testbed::proc::Cancel;
@@ -70,8 +72,37 @@ pub fn run_host(host: &StockHost, job: &Job, seed: u64) -> (Output, Done) {
     bench::run_job(&machine, job, work.path(), &Cancel::default()).unwrap()
 }
 
-/// Boots a host of `pcpus` CPUs with the probe for IPIs.
-pub fn run_probe(kernel: &Kernel, pcpus: u32, job: &Job) -> (Output, Done) {
+/// What a kernel prints when it finds something wrong.
+const REPORTS: &[&str] = &["WARNING:", "BUG:", "Oops", "not ok "];
+
+/// Runs the probe of bare vCPUs, once for each line of arguments, on a host of
+/// `pcpus` CPUs: what it said each time, and the host's console, without a report.
+pub fn probe(variant: Variant, pcpus: u32, commands: &[&str]) -> (Vec<Value>, String) {
+    let launch = |args: &&str| Launch {
+        command: std::iter::once("/vmfirst/ipi-probe")
+            .chain(args.split(' '))
+            .map(String::from)
+            .collect(),
+        input: String::new(),
+    };
+    let job = Job::Launches(commands.iter().map(launch).collect());
+    let (output, done) = run_probe(&kernel(variant), pcpus, &job);
+    let console = String::from_utf8_lossy(&output.console).into_owned();
+    let Done::Launches(launched) = done else {
+        panic!("{done:?}: {console}");
+    };
+    let parse = |(l, command): (Launched, &&str)| {
+        assert_eq!(l.code, Some(0), "{command}: {console}");
+        serde_json::from_str(&l.console[0]).unwrap()
+    };
+    let values = launched.into_iter().zip(commands).map(parse).collect();
+    for report in REPORTS {
+        assert!(!console.contains(report), "{report}: {console}");
+    }
+    (values, console)
+}
+
+fn run_probe(kernel: &Kernel, pcpus: u32, job: &Job) -> (Output, Done) {
     let (emulator, initrd) = workshop().probe().unwrap();
     let machine = Machine {
         emulator,

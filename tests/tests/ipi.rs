@@ -2,40 +2,9 @@
 //! sending are seen, what a record costs in instructions, and that a storm of
 //! IPIs with resets and new settings breaks nothing.
 
-use dense_bench::host_init::{Done, Job};
-use dense_bench::launch::Launch;
-use e2e::{kernel, run_probe};
+use e2e::probe;
 use serde_json::Value;
 use testbed::kernel::Variant;
-
-/// What the kernel prints when it finds something wrong.
-const REPORTS: &[&str] = &["WARNING:", "BUG:", "Oops", "not ok "];
-
-/// Runs the probe, once for each line of arguments, on a host of `pcpus` CPUs.
-fn probe(variant: Variant, pcpus: u32, commands: &[&str]) -> (Vec<Value>, String) {
-    let launch = |args: &&str| Launch {
-        command: std::iter::once("/vmfirst/ipi-probe")
-            .chain(args.split(' '))
-            .map(String::from)
-            .collect(),
-        input: String::new(),
-    };
-    let job = Job::Launches(commands.iter().map(launch).collect());
-    let (output, done) = run_probe(&kernel(variant), pcpus, &job);
-    let console = String::from_utf8_lossy(&output.console).into_owned();
-    let Done::Launches(launched) = done else {
-        panic!("{done:?}: {console}");
-    };
-    let parse = |(l, command): (dense_bench::launch::Launched, &&str)| {
-        assert_eq!(l.code, Some(0), "{command}: {console}");
-        serde_json::from_str(&l.console[0]).unwrap()
-    };
-    let values = launched.into_iter().zip(commands).map(parse).collect();
-    for report in REPORTS {
-        assert!(!console.contains(report), "{report}: {console}");
-    }
-    (values, console)
-}
 
 fn count(result: &Value, name: &str) -> u64 {
     result["counters"][name]

@@ -38,6 +38,8 @@ pub const GAP_COUNT: u64 = 0x610c;
 pub const ACTIONS: u64 = 0x6200;
 /// Interrupts that each vCPU took; in `Gap`, 1 once it takes none any more.
 pub const TAKEN: u64 = 0x7000;
+/// Hypercalls of each vCPU that asked for a directed yield.
+pub const YIELDS: u64 = 0x7400;
 /// The code.
 pub const CODE: u64 = 0x8000;
 /// What a SIPI starts, in real mode.
@@ -66,6 +68,14 @@ pub enum Program {
     Ping = 1,
     /// The first one sends to another one that runs but never answers, and spins.
     Gap = 2,
+    /// The first two yield to each other by hypercall, as fast as they can.
+    Race = 3,
+    /// The first two hand a turn over and yield to each other until it is back.
+    Turns = 4,
+    /// All spin with PAUSE.
+    Spin = 5,
+    /// All spin without PAUSE, which to the host is work like any other.
+    Compute = 6,
 }
 
 global_asm!(
@@ -103,7 +113,16 @@ global_asm!(
     "imul edi, ebp, 40503",
     "add edi, 12345",
     "sti",
-    "cmp dword ptr ds:[0x6008], 1",
+    "mov eax, dword ptr ds:[0x6008]",
+    "cmp eax, 3",
+    "je 60f",
+    "cmp eax, 4",
+    "je 70f",
+    "cmp eax, 5",
+    "je 80f",
+    "cmp eax, 6",
+    "je 90f",
+    "cmp eax, 1",
     "je 20f",
     "ja 30f",
     // Storm: edi is the state of a linear congruential generator.
@@ -202,6 +221,31 @@ global_asm!(
     "mov dword ptr ds:[0x610c], ebx",
     "cmp ebx, 1024",
     "jb 31b",
+    "jmp ipi_probe_done",
+    // Race.
+    "60: call ipi_probe_yield",
+    "cmp dword ptr ds:[0x6004], 0",
+    "je 60b",
+    "jmp ipi_probe_done",
+    // Turns: at 0x6110 is whose turn it is.
+    "70: cmp dword ptr ds:[0x6110], ebp",
+    "jne 71f",
+    "inc dword ptr ds:[0x6100]",
+    "mov eax, ebp",
+    "xor eax, 1",
+    "mov dword ptr ds:[0x6110], eax",
+    "71: call ipi_probe_yield",
+    "cmp dword ptr ds:[0x6004], 0",
+    "je 70b",
+    "jmp ipi_probe_done",
+    // Spin.
+    "80: pause",
+    "cmp dword ptr ds:[0x6004], 0",
+    "je 80b",
+    "jmp ipi_probe_done",
+    // Compute.
+    "90: cmp dword ptr ds:[0x6004], 0",
+    "je 90b",
     "ipi_probe_done:",
     "cli",
     "mov dx, 0xf4",
@@ -231,6 +275,14 @@ global_asm!(
     "vmmcall",
     "pop esi",
     "pop ebx",
+    "ret",
+    // KVM_HC_SCHED_YIELD to the other one of the first two. Changes eax, ebx.
+    "ipi_probe_yield:",
+    "inc dword ptr ds:[0x7400 + ebp * 4]",
+    "mov eax, 11",
+    "mov ebx, ebp",
+    "xor ebx, 1",
+    "vmmcall",
     "ret",
     "ipi_probe_take:",
     "push eax",

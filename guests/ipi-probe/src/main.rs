@@ -1,10 +1,12 @@
-//! Small VMs that do nothing but send IPIs: to see which ways of sending KVM
-//! remembers, what that costs, and whether a storm of them breaks anything.
+//! Small VMs that do nothing but send IPIs or yield: to see which ways of sending
+//! KVM remembers, what that costs, whether a storm of them breaks anything, and
+//! what yields give and take.
 
 mod error;
 mod guest;
 mod storm;
 mod vm;
+mod yields;
 
 use std::fs;
 use std::path::Path;
@@ -19,17 +21,19 @@ use crate::error::Error;
 use crate::guest::Program;
 use crate::vm::{ALL_BUT_SELF, Config, Place, Via, Vm};
 
-/// Send IPIs between bare vCPUs. Prints one line of JSON.
+/// Send IPIs and yield between bare vCPUs. Prints one line of JSON.
 ///
 /// Examples:
 ///   ipi-probe ping --via msr             one sender, one receiver, one CPU
 ///   ipi-probe ping --via mmio --vcpus 4  to all others, as a TLB shootdown
 ///   ipi-probe gap --vcpus 240            what a spin exit costs
 ///   ipi-probe storm --vcpus 8 --ms 500   all kinds, with resets and new settings
+///   ipi-probe yields --what race --hogs 1   two yield, a third one watches
 #[derive(Debug, Parser)]
 #[command(version, verbatim_doc_comment)]
 struct Args {
-    /// First give a parameter of KVM a value, such as ipi_tracking=N; may be repeated.
+    /// First give a parameter of KVM, or a tunable in /sys/kernel/directed_yield, a
+    /// value, such as ipi_tracking=N or mode=off; may be repeated.
     #[arg(long, global = true, value_name = "NAME=VALUE", value_parser = setting)]
     set: Vec<(String, String)>,
     #[command(subcommand)]
@@ -67,6 +71,8 @@ enum Command {
         #[arg(long, default_value_t = 500)]
         ms: u64,
     },
+    /// Two vCPUs yield to each other: what each thread gets, in ns of CPU time.
+    Yields(yields::Args),
 }
 
 /// A fixed, edge-triggered, asserted IPI of a vector that nothing else uses.
@@ -88,22 +94,32 @@ fn main() -> ExitCode {
 fn setting(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("it is NAME=VALUE")?;
     if name.is_empty() || name.contains('/') {
-        return Err("NAME is that of a file in /sys/module/kvm/parameters".into());
+        return Err("NAME is that of a file".into());
     }
     Ok((name.into(), value.into()))
 }
 
 fn run(args: &Args) -> Result<serde_json::Value, Error> {
     for (name, value) in &args.set {
-        fs::write(Path::new("/sys/module/kvm/parameters").join(name), value)
-            .map_err(|e| Error::setup("set a parameter of KVM", e))?;
+        set(name, value)?;
     }
     let kvm = Kvm::new().map_err(|e| Error::setup("open /dev/kvm", e))?;
-    match args.command {
-        Command::Ping { via, vcpus, ms } => ping(&kvm, via, vcpus, ms),
-        Command::Gap { vcpus } => gap(&kvm, vcpus),
-        Command::Storm { vcpus, ms } => storm::run(&kvm, vcpus, ms),
+    match &args.command {
+        Command::Ping { via, vcpus, ms } => ping(&kvm, *via, *vcpus, *ms),
+        Command::Gap { vcpus } => gap(&kvm, *vcpus),
+        Command::Storm { vcpus, ms } => storm::run(&kvm, *vcpus, *ms),
+        Command::Yields(args) => yields::run(&kvm, args),
     }
+}
+
+fn set(name: &str, value: &str) -> Result<(), Error> {
+    let folders = ["/sys/module/kvm/parameters", "/sys/kernel/directed_yield"];
+    let file = folders
+        .iter()
+        .map(|folder| Path::new(folder).join(name))
+        .find(|file| file.exists())
+        .ok_or_else(|| Error::setup("set a parameter", format!("there is no {name}")))?;
+    fs::write(file, value).map_err(|e| Error::setup("set a parameter", e))
 }
 
 fn ping(kvm: &Kvm, via: Via, vcpus: u8, ms: u64) -> Result<serde_json::Value, Error> {

@@ -55,6 +55,7 @@ pub struct Config {
 pub struct Vm {
     memory: GuestMemoryMmap,
     threads: Vec<JoinHandle<Result<(), Error>>>,
+    thread_ids: Vec<i32>,
     leave: Arc<AtomicBool>,
     // Kept until the threads have ended.
     _vm: VmFd,
@@ -94,10 +95,12 @@ impl Vm {
             vcpus.push(vcpu(kvm, &vm, index)?);
         }
         let leave = Arc::new(AtomicBool::new(false));
+        let (send, receive) = std::sync::mpsc::channel();
         let threads = vcpus
             .into_iter()
             .enumerate()
             .map(|(index, vcpu)| {
+                let send = send.clone();
                 let runs = index < usize::from(config.running);
                 let leave = leave.clone();
                 let cpu = match config.place {
@@ -105,12 +108,19 @@ impl Vm {
                     Place::Apart => runs.then_some(index),
                     Place::Free => None,
                 };
-                thread::spawn(move || run(vcpu, cpu, runs, &leave))
+                thread::spawn(move || {
+                    let _ = send.send((index, thread_id()));
+                    run(vcpu, cpu, runs, &leave)
+                })
             })
             .collect();
+        drop(send);
+        let mut thread_ids: Vec<(usize, i32)> = receive.iter().collect();
+        thread_ids.sort_unstable();
         Ok(Self {
             memory,
             threads,
+            thread_ids: thread_ids.into_iter().map(|(_, tid)| tid).collect(),
             leave,
             _vm: vm,
         })
@@ -119,6 +129,11 @@ impl Vm {
     /// A word of the guest's memory.
     pub fn word(&self, at: u64) -> u32 {
         self.memory.read_obj(GuestAddress(at)).unwrap_or(0)
+    }
+
+    /// The vCPUs' threads, in their order.
+    pub fn thread_ids(&self) -> Vec<i32> {
+        self.thread_ids.clone()
     }
 
     /// Tells the guest to come to its end.
@@ -296,8 +311,14 @@ fn run(mut vcpu: VcpuFd, cpu: Option<usize>, runs: bool, leave: &AtomicBool) -> 
     Ok(())
 }
 
+/// The kernel's number of this thread.
+pub fn thread_id() -> i32 {
+    // SAFETY: takes nothing, and can't fail.
+    unsafe { libc::gettid() }
+}
+
 /// Keeps this thread on one CPU.
-fn pin(cpu: usize) -> Result<(), Error> {
+pub fn pin(cpu: usize) -> Result<(), Error> {
     // SAFETY: the set is a plain array of bits; all zero is an empty one.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     // SAFETY: CPU_SET checks the index against the set's size.
