@@ -230,7 +230,8 @@ impl Drop for Guest {
             return;
         }
         // What can't be signalled has ended.
-        let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
+        // QUIT ends a machine without asking its guest.
+        let _ = kill_process(Pid::from_child(&self.process), Signal::QUIT);
         if self.wait(GRACE).is_none() {
             let _ = self.process.kill();
             let _ = self.process.wait();

@@ -1,6 +1,7 @@
 //! Assembles a machine.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use event_manager::MutEventSubscriber;
 use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region};
@@ -10,11 +11,11 @@ use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::bus::Shared;
-use crate::config::{Config, Disk, Net, Pv};
+use crate::config::{Config, Disk, Net, Pv, SchedConfig};
 use crate::devices::power::{self, Power, PowerButton};
 use crate::devices::pvpanic::Pvpanic;
 use crate::devices::rtc::Rtc;
-use crate::devices::serial::{self, Console, SerialPort};
+use crate::devices::serial::{self, Console, SerialPort, Watch};
 use crate::devices::virtio_mmio::{Identity, Interrupt, NOTIFY, Served, VirtioMmio};
 use crate::devices::{block, net, rng};
 use crate::layout::{
@@ -24,6 +25,7 @@ use crate::layout::{
 use crate::memory::{self, GuestMemory};
 use crate::run::Ender;
 use crate::sandbox::Sandbox;
+use crate::sched::Launch;
 use crate::vcpu::{self, Buses};
 use crate::{Error, Result, boot};
 
@@ -42,6 +44,12 @@ pub struct Machine {
     pub console: Console,
     /// Asks the guest to shut down.
     pub power_button: PowerButton,
+    /// How its threads are to run.
+    pub sched: SchedConfig,
+    /// Written when the guest says that it has started.
+    pub started: EventFd,
+    /// How long the guest may take to power off.
+    pub stop_timeout: Duration,
     /// Who is told when the machine ends.
     pub ender: Ender,
     /// What the process gives up before they run.
@@ -69,7 +77,9 @@ pub fn build(mut config: Config) -> Result<Machine> {
     let ender = Ender::new()?;
     let mut buses = Buses::default();
     let power_button = add_power(&vm, &mut buses, &ender)?;
-    let console = add_legacy_devices(&vm, &mut buses, &ender)?;
+    let started = event()?;
+    let watch = watch(config.sched.launch.as_ref(), &started)?;
+    let console = add_legacy_devices(&vm, &mut buses, &ender, watch)?;
     let slots = Slots {
         vm: &vm,
         buses: &mut buses,
@@ -83,6 +93,9 @@ pub fn build(mut config: Config) -> Result<Machine> {
         workers,
         console,
         power_button,
+        sched: config.sched,
+        started,
+        stop_timeout: config.stop_timeout,
         ender,
         sandbox: config.sandbox,
         vm,
@@ -134,12 +147,29 @@ fn event() -> Result<EventFd> {
     EventFd::new(EFD_NONBLOCK).map_err(Error::system("create an event"))
 }
 
-fn add_legacy_devices(vm: &VmFd, buses: &mut Buses, ender: &Ender) -> Result<Console> {
+/// Who looks on the console for the guest's word that it has started.
+fn watch(launch: Option<&Launch>, started: &EventFd) -> Result<Option<Watch>> {
+    let Some(launch) = launch else {
+        return Ok(None);
+    };
+    let started = started
+        .try_clone()
+        .map_err(Error::system("share an event"))?;
+    Ok(Some(Watch::new(&launch.until, started)))
+}
+
+fn add_legacy_devices(
+    vm: &VmFd,
+    buses: &mut Buses,
+    ender: &Ender,
+    watch: Option<Watch>,
+) -> Result<Console> {
     let irq = event()?;
     vm.register_irqfd(&irq, COM1_IRQ)
         .map_err(Error::kvm("wire the serial port's interrupt"))?;
     let drained = event()?;
-    let port = Arc::new(Mutex::new(SerialPort::new(irq, &drained, ender.clone())?));
+    let port = SerialPort::new(irq, &drained, ender.clone(), watch)?;
+    let port = Arc::new(Mutex::new(port));
     let devices: [(u16, u64, Shared); 3] = [
         (COM1, serial::SIZE, port.clone()),
         (RTC, 2, Arc::new(Mutex::new(Rtc::default()))),

@@ -10,11 +10,15 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::devices::net::open_tap;
 use crate::layout::VIRTIO_MMIO_MAX;
 use crate::sandbox::{Privileges, Sandbox};
+use crate::sched::{Change, Launch, Layout};
 use crate::{Error, Result};
+
+use args::{LAUNCH_LIMIT, STOP_TIMEOUT};
 
 pub use args::{DiskArg, Id, NetArg, Pv, RunArgs, Seccomp};
 
@@ -53,6 +57,72 @@ pub struct Config {
     pub pv: Pv,
     /// What the program gives up before the guest runs.
     pub sandbox: Sandbox,
+    /// How its threads are to run.
+    pub sched: SchedConfig,
+    /// How long the guest may take to power off.
+    pub stop_timeout: Duration,
+}
+
+/// How a machine's threads are to run from its first instruction.
+#[derive(Debug, Clone, Default)]
+pub struct SchedConfig {
+    /// Classes, CPUs, weight and limit.
+    pub first: Change,
+    /// The class while the guest starts, if it is another.
+    pub launch: Option<Launch>,
+    /// A control group to make, and how it is divided.
+    pub cgroup: Option<(PathBuf, Layout)>,
+}
+
+impl TryFrom<&RunArgs> for SchedConfig {
+    type Error = Error;
+
+    fn try_from(args: &RunArgs) -> Result<Self> {
+        let first = args.change();
+        if let Some(affinity) = &first.vcpu_affinity {
+            affinity.check(args.cpus.unwrap_or_default().get().into())?;
+        }
+        let grouped = [
+            ("--cgroup-layout", args.cgroup_layout.is_some()),
+            ("--cpu-weight", args.cpu_weight.is_some()),
+            ("--cpu-max", args.cpu_max.is_some()),
+        ];
+        match grouped.iter().find(|(_, given)| *given) {
+            Some((option, _)) if args.cgroup.is_none() => {
+                return Err(Error::Config(format!("{option} needs --cgroup PATH")));
+            }
+            _ => {}
+        }
+        if args.cgroup.is_some() && args.uid.is_some() {
+            return Err(Error::Config(
+                "--cgroup and --uid don't go together: only root can remove the control group; \
+                 start vmm in a group of its own instead"
+                    .into(),
+            ));
+        }
+        let started = [args.launch_until.is_some(), args.launch_limit.is_some()];
+        if args.launch_class.is_none() && started.contains(&true) {
+            return Err(Error::Config(
+                "--launch-until and --launch-limit need --launch-class CLASS".into(),
+            ));
+        }
+        Ok(Self {
+            first,
+            launch: args.launch_class.map(|class| Launch {
+                class,
+                until: args.launch_until.clone().unwrap_or_default().to_string(),
+                limit: seconds(args.launch_limit.unwrap_or(LAUNCH_LIMIT)),
+            }),
+            cgroup: args
+                .cgroup
+                .clone()
+                .map(|path| (path, args.cgroup_layout.unwrap_or_default())),
+        })
+    }
+}
+
+fn seconds(n: u32) -> Duration {
+    Duration::from_secs(n.into())
 }
 
 impl Config {
@@ -83,6 +153,7 @@ impl TryFrom<RunArgs> for Config {
             let file = File::open(&path).map_err(Error::file("open", what, &path))?;
             Ok((path, file))
         };
+        let sched = SchedConfig::try_from(&args)?;
         let Some(kernel) = args.kernel else {
             return Err(Error::Config(
                 "no kernel: give --kernel FILE, or kernel = \"FILE\" in the file of --config"
@@ -114,6 +185,8 @@ impl TryFrom<RunArgs> for Config {
             cmdline: args.cmdline.unwrap_or_default().to_string(),
             pv: args.pv.unwrap_or_default(),
             sandbox,
+            sched,
+            stop_timeout: seconds(args.stop_timeout.unwrap_or(STOP_TIMEOUT)),
         })
     }
 }

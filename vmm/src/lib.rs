@@ -9,18 +9,22 @@ pub mod boot;
 pub mod builder;
 pub mod bus;
 pub mod config;
+pub mod control;
 pub mod devices;
 mod error;
 pub mod exit;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod gate;
 pub mod layout;
+pub mod live;
 pub mod log;
 pub mod memory;
 pub mod pv;
 pub mod run;
 pub mod sandbox;
+pub mod sched;
 pub mod vcpu;
 
 pub use error::Error;

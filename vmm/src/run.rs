@@ -3,13 +3,16 @@
 //! The main thread only waits for signals and for the end. `vmm-io` serves the
 //! virtio devices and the console's input, and each vCPU has a thread of its own.
 
-use std::io::stdin;
+use std::fs::File;
+use std::io::{Read, stdin};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
+use kvm_ioctls::VcpuFd;
 use rustix::termios::{
     InputModes, LocalModes, OptionalActions, Termios, isatty, tcgetattr, tcsetattr,
 };
@@ -21,8 +24,12 @@ use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 use crate::builder::{Machine, Worker};
 use crate::devices::serial::Console;
 use crate::exit::End;
+use crate::gate::{Gate, own_tid};
+use crate::live::Live;
 use crate::sandbox::{Filters, Role};
-use crate::{Error, Result, vcpu};
+use crate::sched::{Group, Placement, Threads};
+use crate::vcpu::{self, Buses};
+use crate::{Error, Result};
 
 /// How long to wait before vCPUs that still run are kicked again.
 const KICK_INTERVAL: Duration = Duration::from_millis(1);
@@ -73,23 +80,35 @@ impl MutEventSubscriber for EndWatch {
     fn process(&mut self, _events: Events, _ops: &mut EventOps) {}
 }
 
-/// A signal that ends the machine.
+/// A signal that ends the machine, or has the guest asked to power off.
 struct SignalWatch {
     signal: i32,
-    pipe: UnixStream,
-    ender: Ender,
+    pipe: File,
+    live: Arc<Live>,
 }
 
 impl SignalWatch {
-    fn new(signal: i32, ender: &Ender) -> Result<Self> {
-        let (pipe, write) = UnixStream::pair().map_err(Error::system("watch signals"))?;
-        signal_hook::low_level::pipe::register(signal, write)
-            .map_err(Error::system("watch signals"))?;
+    fn new(signal: i32, live: &Arc<Live>) -> Result<Self> {
+        let pipe = UnixStream::pair().and_then(|(pipe, write)| {
+            pipe.set_nonblocking(true)?;
+            signal_hook::low_level::pipe::register(signal, write)?;
+            Ok(File::from(OwnedFd::from(pipe)))
+        });
         Ok(Self {
             signal,
-            pipe,
-            ender: ender.clone(),
+            pipe: pipe.map_err(Error::system("watch signals"))?,
+            live: live.clone(),
         })
+    }
+
+    /// The second time that the user asks it is urgent.
+    fn arrived(&self) {
+        let end = End::Signal(self.signal);
+        match self.signal {
+            SIGINT if self.live.stopping() => self.live.ender.end(end),
+            SIGINT | SIGTERM => self.live.stop(self.live.stop_timeout, end),
+            _ => self.live.ender.end(end),
+        }
     }
 }
 
@@ -98,9 +117,41 @@ impl MutEventSubscriber for SignalWatch {
         let _ = ops.add(Events::new(&self.pipe, EventSet::IN));
     }
 
-    fn process(&mut self, events: Events, ops: &mut EventOps) {
-        self.ender.end(End::Signal(self.signal));
-        let _ = ops.remove(events);
+    fn process(&mut self, _events: Events, _ops: &mut EventOps) {
+        // A byte for each signal.
+        let mut bytes = [0; 64];
+        let count = self.pipe.read(&mut bytes).unwrap_or(0);
+        (0..count).for_each(|_| self.arrived());
+    }
+}
+
+/// Takes the guest's word that it has started.
+struct StartWatch {
+    started: EventFd,
+    live: Arc<Live>,
+}
+
+impl MutEventSubscriber for StartWatch {
+    fn init(&mut self, ops: &mut EventOps) {
+        let _ = ops.add(Events::new(&self.started, EventSet::IN));
+    }
+
+    fn process(&mut self, _events: Events, _ops: &mut EventOps) {
+        let _ = self.started.read();
+        self.live.started();
+    }
+}
+
+/// Wakes the main thread when something is due earlier than it knows.
+struct ChangeWatch(Arc<Live>);
+
+impl MutEventSubscriber for ChangeWatch {
+    fn init(&mut self, ops: &mut EventOps) {
+        let _ = ops.add(Events::new(&self.0.changed, EventSet::IN));
+    }
+
+    fn process(&mut self, _events: Events, _ops: &mut EventOps) {
+        self.0.due();
     }
 }
 
@@ -156,101 +207,161 @@ fn no_events() -> Error {
 pub fn run(machine: Machine) -> Result<End> {
     let ender = machine.ender.clone();
     register_signal_handler(SIGRTMIN(), kicked).map_err(Error::system("watch signals"))?;
+    // Threads that start later are in it from their first moment.
+    let group = machine.sched.cgroup.as_ref();
+    let group = group.map(|(path, layout)| Group::new(path, *layout));
+    let live = Live::new(
+        ender.clone(),
+        machine.power_button,
+        Placement::new(group.transpose()?),
+        machine.stop_timeout,
+    )?;
     let mut events = event_loop(&ender)?;
     for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM] {
-        events.add_subscriber(Box::new(SignalWatch::new(signal, &ender)?));
+        events.add_subscriber(Box::new(SignalWatch::new(signal, &live)?));
     }
-    let _terminal = RawTerminal::new()?;
-    let filters = machine.sandbox.enter()?;
-    let starter = Starter {
-        ender: &ender,
-        filters: &filters,
+    events.add_subscriber(Box::new(ChangeWatch(live.clone())));
+    let started = machine.started;
+    let start_watch = StartWatch {
+        started,
+        live: live.clone(),
     };
+    events.add_subscriber(Box::new(start_watch));
+    let _terminal = RawTerminal::new()?;
 
-    let io = start_io(machine.workers, machine.console, &starter)?;
-    let mut vcpus = Vec::new();
-    for (id, fd) in (0..).zip(machine.vcpus) {
-        let buses = machine.buses.clone();
-        let name = format!("vcpu{id}");
-        let run = move |ender: &Ender| vcpu::run(fd, id, &buses, ender);
-        match starter.start(name, Role::Vcpu, run) {
-            Ok(thread) => vcpus.push(thread),
-            Err(error) => {
-                stop(&ender, End::Crash, vcpus, io);
-                return Err(error);
+    // Who moves threads and removes files later may do more.
+    let steers = machine.sched.cgroup.is_some() || machine.sched.launch.is_some();
+    let role = if steers { Role::Steer } else { Role::Main };
+    let mut crew = Crew::new(live.clone(), machine.sandbox.filters());
+    let done = crew
+        .start_io(machine.workers, machine.console)
+        .and_then(|()| crew.start_vcpus(machine.vcpus, &machine.buses))
+        .and_then(|()| live.place(crew.threads(), &machine.sched))
+        .and_then(|()| machine.sandbox.enter())
+        .and_then(|filters| {
+            crew.gate.open(true);
+            filters.confine(role)
+        });
+    if done.is_ok() {
+        log::info!("the guest runs");
+        wait_for_end(&mut events, &live);
+    }
+    let end = crew.stop();
+    log::info!("the machine has ended: {end:?}");
+    done.map(|()| end)
+}
+
+fn wait_for_end(events: &mut Loop, live: &Live) {
+    while live.ender.ended().is_none() {
+        // Rounded up: what is due must be past when the wait is over.
+        let wait = live.next().map(|next| next.as_millis() + 1);
+        let wait = wait.map_or(-1, |ms| i32::try_from(ms).unwrap_or(i32::MAX));
+        match events.run_with_timeout(wait) {
+            Ok(_) => live.due(),
+            Err(_) => live.ender.end(End::Crash),
+        }
+    }
+}
+
+/// The threads of a machine. They wait at a gate, and confine themselves behind it.
+struct Crew {
+    live: Arc<Live>,
+    gate: Arc<Gate>,
+    filters: Filters,
+    /// The first is `vmm-io`, then come the vCPUs'.
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Crew {
+    fn new(live: Arc<Live>, filters: Filters) -> Self {
+        Self {
+            live,
+            gate: Arc::default(),
+            filters,
+            threads: Vec::new(),
+        }
+    }
+
+    fn start_io(&mut self, workers: Vec<Worker>, console: Console) -> Result<()> {
+        let mut events = event_loop(&self.live.ender)?;
+        events.add_subscriber(Box::new(console));
+        for worker in workers {
+            events.add_subscriber(worker);
+        }
+        self.start("vmm-io".into(), Role::Io, move |ender| {
+            while ender.ended().is_none() {
+                if events.run().is_err() {
+                    ender.end(End::Crash);
+                }
             }
-        }
+        })
     }
-    if let Err(error) = filters.confine(Role::Main) {
-        stop(&ender, End::Crash, vcpus, io);
-        return Err(error);
-    }
-    while ender.ended().is_none() {
-        if events.run().is_err() {
-            ender.end(End::Crash);
-        }
-    }
-    Ok(stop(&ender, End::Crash, vcpus, io))
-}
 
-/// Ends all threads; `end` is the reason if there is none yet.
-fn stop(ender: &Ender, end: End, vcpus: Vec<JoinHandle<()>>, io: JoinHandle<()>) -> End {
-    let end = ender.ended().unwrap_or(end);
-    ender.end(end);
-    // A kick can come just before a thread enters the guest or a system call:
-    // it is repeated until all have ended.
-    while vcpus.iter().any(|thread| !thread.is_finished()) {
-        for thread in vcpus.iter().filter(|thread| !thread.is_finished()) {
-            let _ = thread.kill(SIGRTMIN());
+    fn start_vcpus(&mut self, vcpus: Vec<VcpuFd>, buses: &Arc<Buses>) -> Result<()> {
+        for (id, fd) in (0..).zip(vcpus) {
+            let (buses, live) = (buses.clone(), self.live.clone());
+            self.start(format!("vcpu{id}"), Role::Vcpu, move |ender| {
+                vcpu::run(fd, id, &buses, &live.control, ender);
+            })?;
         }
-        thread::sleep(KICK_INTERVAL);
+        Ok(())
     }
-    for thread in vcpus.into_iter().chain([io]) {
-        let _ = thread.join();
-    }
-    end
-}
 
-fn start_io(workers: Vec<Worker>, console: Console, starter: &Starter) -> Result<JoinHandle<()>> {
-    let mut events = event_loop(starter.ender)?;
-    events.add_subscriber(Box::new(console));
-    for worker in workers {
-        events.add_subscriber(worker);
-    }
-    starter.start("vmm-io".into(), Role::Io, move |ender| {
-        while ender.ended().is_none() {
-            if events.run().is_err() {
-                ender.end(End::Crash);
-            }
-        }
-    })
-}
-
-/// Starts threads, each confined to what its role needs.
-struct Starter<'a> {
-    ender: &'a Ender,
-    filters: &'a Filters,
-}
-
-impl Starter<'_> {
     fn start(
-        &self,
+        &mut self,
         name: String,
         role: Role,
         body: impl FnOnce(&Ender) + Send + 'static,
-    ) -> Result<JoinHandle<()>> {
-        let ender = self.ender.clone();
-        let filters = self.filters.clone();
-        thread::Builder::new()
+    ) -> Result<()> {
+        let number = self.threads.len();
+        let (gate, filters) = (self.gate.clone(), self.filters.clone());
+        let at_exit = EndAtExit(self.live.ender.clone());
+        let thread = thread::Builder::new()
             .name(name)
             .spawn(move || {
-                let at_exit = EndAtExit(ender);
+                if !gate.pass(number) {
+                    return;
+                }
                 match filters.confine(role) {
                     Ok(()) => body(&at_exit.0),
                     Err(error) => log::error!("{error}"),
                 }
             })
-            .map_err(Error::system("start a thread"))
+            .map_err(Error::system("start a thread"))?;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    /// All threads' ids, once they are at the gate.
+    fn threads(&self) -> Threads {
+        let mut tids = self.gate.threads(self.threads.len()).into_iter();
+        Threads {
+            io: tids.next().unwrap_or_default(),
+            vcpus: tids.collect(),
+            main: own_tid(),
+            api: None,
+        }
+    }
+
+    /// Ends all threads; that is a crash if there is no other reason yet.
+    fn stop(self) -> End {
+        let ender = &self.live.ender;
+        let end = ender.ended().unwrap_or(End::Crash);
+        ender.end(end);
+        self.gate.open(false);
+        self.live.control.wake();
+        // A kick can come just before a thread enters the guest or a system call:
+        // it is repeated until all have ended.
+        while self.threads.iter().any(|thread| !thread.is_finished()) {
+            for thread in self.threads.iter().filter(|thread| !thread.is_finished()) {
+                let _ = thread.kill(SIGRTMIN());
+            }
+            thread::sleep(KICK_INTERVAL);
+        }
+        for thread in self.threads {
+            let _ = thread.join();
+        }
+        end
     }
 }
 

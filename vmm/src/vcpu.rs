@@ -11,6 +11,7 @@ use kvm_ioctls::{Cap, Kvm, VcpuExit, VcpuFd};
 use crate::boot::{SEGMENTS, Segment};
 use crate::bus::Bus;
 use crate::config::Pv;
+use crate::control::Control;
 use crate::exit::End;
 use crate::layout::{GDT, PML4, ZERO_PAGE};
 use crate::run::Ender;
@@ -209,8 +210,12 @@ fn segment(segment: Segment) -> kvm_segment {
 }
 
 /// Runs a vCPU until the machine ends. What a guest does can end the machine, no more.
-pub fn run(mut fd: VcpuFd, id: u8, buses: &Arc<Buses>, ender: &Ender) {
-    while ender.ended().is_none() {
+pub fn run(mut fd: VcpuFd, id: u8, buses: &Arc<Buses>, control: &Control, ender: &Ender) {
+    loop {
+        control.attend(id, &fd);
+        if ender.ended().is_some() {
+            return;
+        }
         match fd.run() {
             Ok(VcpuExit::IoIn(port, data)) => buses.ports.read(port.into(), data),
             Ok(VcpuExit::IoOut(port, data)) => buses.ports.write(port.into(), data),

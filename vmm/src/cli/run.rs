@@ -15,10 +15,18 @@ Examples:
   The same from a file, whose keys are the options' names, with more memory:
     vmm run --kernel bzImage --initrd rootfs.cpio --disk data.img --cpus 4 --dry-run > web.toml
     vmm run --config web.toml --mem 1G
+  Latency for the guest, batch work of the host behind it; boot first of all:
+    vmm run --config web.toml --vcpu-class vmf --launch-class rr:5
+  Two vCPUs with CPUs of their own, in a control group that gets at most one and a half CPUs:
+    vmm run --config web.toml --cpus 2 --vcpu-affinity 0=2,1=3 --cgroup web --cpu-max 150%
+
+SIGTERM, or SIGINT once, presses the guest's power button and ends the machine when the
+guest has powered off, at the latest after --stop-timeout. SIGINT a second time, SIGQUIT
+and SIGHUP end it at once.
 
 Exit status: 0 the guest powered off; 1 an error on the host; 2 a wrong command line;
 3 the guest asked for a reboot; 4 the guest crashed; 5 its kernel panicked;
-128+N ended by signal N.";
+6 ended by `vmm stop`, as the guest did not power off; 128+N the same by signal N.";
 
 /// The options of `vmm run` that are not the machine's.
 #[derive(Debug, clap::Args)]

@@ -13,11 +13,18 @@ use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::layout::CMDLINE_MAX;
+use crate::sched::{Affinity, Change, Class, CpuMax, CpuWeight, Layout};
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 /// Longest name of a machine in bytes.
 const NAME_MAX: usize = 64;
+/// How long a guest may take to power off, in seconds.
+pub const STOP_TIMEOUT: u32 = 10;
+/// How long a guest may run in its launch class, in seconds.
+pub const LAUNCH_LIMIT: u32 = 60;
+/// Longest text that tells that a guest has started, in bytes.
+const LAUNCH_TEXT_MAX: usize = 256;
 
 /// The options of `vmm run`. What is not given is absent until [`RunArgs::or_default`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
@@ -81,6 +88,59 @@ pub struct RunArgs {
     #[arg(long, value_name = "FOLDER")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chroot: Option<PathBuf>,
+    /// Scheduling class of the vCPUs' threads: fair, vmf, bt, rr or rr:PRIORITY
+    /// [default: the class that vmm itself has]
+    #[arg(long, value_name = "CLASS", help_heading = "Scheduling")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vcpu_class: Option<Class>,
+    /// Where the kernel lacks a class, start no machine; without it a warning, and fair
+    #[arg(long, help_heading = "Scheduling")]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vcpu_class_strict: Option<bool>,
+    /// CPUs that a vCPU may use, as 0=0-3,1=4 [default: all]
+    #[arg(long, value_name = "VCPU=CPUS,...", help_heading = "Scheduling")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vcpu_affinity: Option<Affinity>,
+    /// Class of the thread that serves the devices [default: as vmm itself]
+    #[arg(long, value_name = "CLASS", help_heading = "Scheduling")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub helper_class: Option<Class>,
+    /// Class of the vCPUs' threads until the guest has started
+    #[arg(long, value_name = "CLASS", help_heading = "Scheduling")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub launch_class: Option<Class>,
+    /// What the guest prints on its console when it has started
+    /// [default: " as init process", as Linux says unless it is quiet]
+    #[arg(long, value_name = "TEXT", help_heading = "Scheduling")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub launch_until: Option<LaunchText>,
+    /// When the launch class ends in any case [default: 60]
+    #[arg(long, value_name = "SECONDS", help_heading = "Scheduling")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub launch_limit: Option<u32>,
+    /// Control group (cgroup v2) to make for the machine and to remove behind it, as
+    /// machines/web; the group above must be there
+    #[arg(long, value_name = "PATH", help_heading = "Scheduling")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<PathBuf>,
+    /// How its threads are divided [default: vm]
+    #[arg(long, value_name = "LAYOUT", help_heading = "Scheduling")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroup_layout: Option<Layout>,
+    /// The group's share of the CPU against its neighbours, 1 to 10000
+    #[arg(long, value_name = "WEIGHT", help_heading = "Scheduling")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_weight: Option<CpuWeight>,
+    /// The most CPU time of the group: max, or 150% for one and a half CPUs
+    #[arg(long, value_name = "LIMIT", help_heading = "Scheduling")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_max: Option<CpuMax>,
+    /// After SIGTERM, SIGINT or `vmm stop` pressed the guest's power button: when the
+    /// machine is ended in any case [default: 10]
+    #[arg(long, value_name = "SECONDS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_timeout: Option<u32>,
 }
 
 impl RunArgs {
@@ -92,7 +152,27 @@ impl RunArgs {
         self.pv.get_or_insert_default();
         self.rng.get_or_insert_default();
         self.seccomp.get_or_insert_default();
+        self.stop_timeout.get_or_insert(STOP_TIMEOUT);
+        if self.launch_class.is_some() {
+            self.launch_until.get_or_insert_default();
+            self.launch_limit.get_or_insert(LAUNCH_LIMIT);
+        }
+        if self.cgroup.is_some() {
+            self.cgroup_layout.get_or_insert_default();
+        }
         self
+    }
+
+    /// What of it may change while the machine runs.
+    pub fn change(&self) -> Change {
+        Change {
+            vcpu_class: self.vcpu_class,
+            vcpu_class_strict: self.vcpu_class_strict,
+            vcpu_affinity: self.vcpu_affinity.clone(),
+            helper_class: self.helper_class,
+            cpu_weight: self.cpu_weight,
+            cpu_max: self.cpu_max,
+        }
     }
 }
 
@@ -127,7 +207,9 @@ macro_rules! as_text {
         }
     )*};
 }
-as_text!(Cmdline, DiskArg, NetArg, Size, VmName);
+as_text!(
+    Affinity, Class, Cmdline, CpuMax, DiskArg, LaunchText, NetArg, Size, VmName
+);
 
 /// A machine's name: it names files too.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -187,6 +269,33 @@ impl FromStr for Cmdline {
 }
 
 impl fmt::Display for Cmdline {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a guest prints when it has started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaunchText(String);
+
+impl Default for LaunchText {
+    fn default() -> Self {
+        Self(" as init process".into())
+    }
+}
+
+impl FromStr for LaunchText {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.len() {
+            1..=LAUNCH_TEXT_MAX => Ok(Self(text.into())),
+            _ => Err(format!("give 1 to {LAUNCH_TEXT_MAX} bytes")),
+        }
+    }
+}
+
+impl fmt::Display for LaunchText {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(&self.0)
     }

@@ -4,12 +4,13 @@ use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
 use rustix::fs::{MemfdFlags, memfd_create};
 use vm_memory::{Bytes, GuestAddress};
 
-use crate::config::{Config, Pv, Seccomp};
+use crate::config::{Config, Pv, SchedConfig, Seccomp};
 use crate::layout::CMDLINE;
 use crate::memory::{self, GuestMemory};
 use crate::sandbox::{Privileges, Sandbox};
@@ -60,6 +61,8 @@ fn load(input: &mut Unstructured) -> Result<()> {
             Err(_) => String::new(),
         },
         pv: Pv::All,
+        sched: SchedConfig::default(),
+        stop_timeout: Duration::ZERO,
         sandbox: Sandbox::new(
             Seccomp::Off,
             Privileges::new(None, None, None).expect("none to give up"),

@@ -10,7 +10,7 @@ use crate::bus::Bus;
 use crate::devices::power::{self, Power, PowerButton};
 use crate::devices::pvpanic::Pvpanic;
 use crate::devices::rtc::Rtc;
-use crate::devices::serial::{self, SerialPort};
+use crate::devices::serial::{self, Output, SerialPort, Watch};
 use crate::layout::{ACPI_PM, COM1, PVPANIC, RTC};
 use crate::run::Ender;
 
@@ -38,11 +38,16 @@ enum Step {
 pub fn registers(input: &[u8]) {
     let event = || EventFd::new(EFD_NONBLOCK).expect("an event");
     let ender = Ender::new().expect("an event");
-    let output = File::options()
+    let file = File::options()
         .write(true)
         .open("/dev/null")
         .expect("a sink");
-    let port = SerialPort::with_output(event(), &event(), output, ender.clone()).expect("a port");
+    let output = Output {
+        file,
+        ender: ender.clone(),
+        watch: Some(Watch::new("started", event())),
+    };
+    let port = SerialPort::with_output(event(), &event(), output).expect("a port");
     let port = Arc::new(Mutex::new(port));
     let power = Arc::new(Mutex::new(Power::new(ender.clone(), event())));
     let button = PowerButton::new(power.clone());

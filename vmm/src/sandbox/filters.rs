@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 
 use libc::{
-    F_GETFD, PROT_EXEC, SYS_brk, SYS_clock_gettime, SYS_clock_nanosleep, SYS_close, SYS_epoll_ctl,
-    SYS_epoll_pwait, SYS_epoll_wait, SYS_exit, SYS_exit_group, SYS_fcntl, SYS_fdatasync, SYS_futex,
-    SYS_getpid, SYS_getrandom, SYS_gettid, SYS_gettimeofday, SYS_ioctl, SYS_madvise, SYS_mmap,
-    SYS_mprotect, SYS_mremap, SYS_munmap, SYS_pread64, SYS_pwrite64, SYS_read, SYS_restart_syscall,
-    SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_sched_getaffinity, SYS_sched_yield, SYS_sendto,
-    SYS_sigaltstack, SYS_tgkill, SYS_write, TCGETS, TCGETS2, TCSETS, TCSETS2,
+    F_GETFD, PROT_EXEC, SYS_accept4, SYS_brk, SYS_clock_gettime, SYS_clock_nanosleep, SYS_close,
+    SYS_epoll_ctl, SYS_epoll_pwait, SYS_epoll_wait, SYS_exit, SYS_exit_group, SYS_fcntl,
+    SYS_fdatasync, SYS_fstat, SYS_futex, SYS_getdents64, SYS_getpid, SYS_getrandom, SYS_gettid,
+    SYS_gettimeofday, SYS_ioctl, SYS_lseek, SYS_madvise, SYS_mmap, SYS_mprotect, SYS_mremap,
+    SYS_munmap, SYS_newfstatat, SYS_openat, SYS_pread64, SYS_pwrite64, SYS_read, SYS_recvfrom,
+    SYS_restart_syscall, SYS_rmdir, SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_sched_getaffinity,
+    SYS_sched_getattr, SYS_sched_setaffinity, SYS_sched_setattr, SYS_sched_yield, SYS_sendto,
+    SYS_shutdown, SYS_sigaltstack, SYS_statx, SYS_tgkill, SYS_unlink, SYS_unlinkat, SYS_write,
+    TCGETS, TCGETS2, TCSETS, TCSETS2,
 };
 use seccompiler::SeccompCmpArgLen::{Dword, Qword};
 use seccompiler::{
@@ -19,8 +22,12 @@ use seccompiler::{
 use super::Role;
 use crate::config::Seccomp;
 
-/// `_IO(KVMIO, 0x80)`: the only request that a running vCPU's thread makes of KVM.
+/// `_IO(KVMIO, 0x80)`: what a running vCPU's thread asks of KVM.
 const KVM_RUN: u64 = 0xae80;
+/// `_IO(KVMIO, 0xad)`, `_IOWR(KVMIO, 0x88, struct kvm_msrs)`: when it is paused, and asked
+/// for its steal time.
+const KVM_KVMCLOCK_CTRL: u64 = 0xaead;
+const KVM_GET_MSRS: u64 = 0xc008_ae88;
 
 /// A system call, and what one of its arguments must be.
 struct Allow(i64, Option<Argument>);
@@ -109,7 +116,9 @@ fn events() -> Vec<Allow> {
 
 /// A vCPU's thread: the guest, and registers of devices.
 fn vcpu() -> Vec<Allow> {
-    vec![only(SYS_ioctl, 1, KVM_RUN)]
+    [KVM_RUN, KVM_KVMCLOCK_CTRL, KVM_GET_MSRS]
+        .map(|request| only(SYS_ioctl, 1, request))
+        .into()
 }
 
 /// `vmm-io`: disks, the tap, the console's input.
@@ -135,6 +144,35 @@ fn main() -> Vec<Allow> {
     calls
 }
 
+/// The main thread or `vmm-api` where machines are steered: threads' classes and CPUs,
+/// statistics, the files of control groups, the socket; files are never made.
+fn steer() -> Vec<Allow> {
+    let no_creation = (libc::O_CREAT | libc::O_TMPFILE) & !libc::O_DIRECTORY;
+    let mut calls = main();
+    calls.push(masked(SYS_openat, 2, no_creation as u64, 0));
+    calls.extend(
+        [
+            SYS_fstat,
+            SYS_newfstatat,
+            SYS_statx,
+            SYS_lseek,
+            SYS_pread64,
+            SYS_getdents64,
+            SYS_unlink,
+            SYS_unlinkat,
+            SYS_rmdir,
+            SYS_sched_getattr,
+            SYS_sched_setattr,
+            SYS_sched_setaffinity,
+            SYS_accept4,
+            SYS_recvfrom,
+            SYS_shutdown,
+        ]
+        .map(any),
+    );
+    calls
+}
+
 /// The filter of a `role`; none where everything is allowed.
 pub fn program(role: Role, seccomp: Seccomp) -> Result<Option<BpfProgram>, BackendError> {
     let refused = match seccomp {
@@ -147,6 +185,7 @@ pub fn program(role: Role, seccomp: Seccomp) -> Result<Option<BpfProgram>, Backe
         Role::Vcpu => vcpu(),
         Role::Io => io(),
         Role::Main => main(),
+        Role::Steer => steer(),
     });
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     for Allow(call, argument) in calls {

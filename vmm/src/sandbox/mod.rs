@@ -1,19 +1,21 @@
 //! What the program gives up before it runs a guest: privileges that it doesn't need any
 //! more, then, a thread at a time, system calls.
 //!
-//! The order: everything that the machine needs is open; chroot; groups, gid, uid;
-//! no_new_privs; then each thread puts its own filter on before its first work.
+//! The order: everything that the machine needs is open; all threads are there, and have
+//! been placed; chroot; then each thread, before its first work: groups, gid, uid;
+//! no_new_privs; its own filter.
 
 mod filters;
 mod privileges;
 
+use std::fs::File;
 use std::panic;
 use std::sync::Arc;
 
 use rustix::thread::secure_computing_mode;
 use seccompiler::BpfProgram;
 
-pub use privileges::Privileges;
+pub use privileges::{Privileges, User};
 
 use crate::config::Seccomp;
 use crate::{Error, Result};
@@ -27,6 +29,9 @@ pub enum Role {
     Io,
     /// Waits for signals and for the end.
     Main,
+    /// The same, or answers the API: it may look at threads and move them, and remove
+    /// files of the machine's.
+    Steer,
 }
 
 /// What to give up, checked; nothing is given up yet.
@@ -34,7 +39,7 @@ pub enum Role {
 pub struct Sandbox {
     seccomp: Seccomp,
     filters: Filters,
-    privileges: Privileges,
+    root: Option<File>,
 }
 
 impl Sandbox {
@@ -42,15 +47,21 @@ impl Sandbox {
     pub fn new(seccomp: Seccomp, privileges: Privileges) -> Result<Self> {
         Ok(Self {
             seccomp,
-            filters: Filters::new(seccomp)?,
-            privileges,
+            filters: Filters::new(seccomp, privileges.user)?,
+            root: privileges.root,
         })
     }
 
-    /// Gives up privileges, while there is no other thread yet; returns the filters for
-    /// this and all others.
+    /// What each thread confines itself by, after [`Sandbox::enter`].
+    pub fn filters(&self) -> Filters {
+        self.filters.clone()
+    }
+
+    /// Gives up the file system, for all threads; returns the filters.
     pub fn enter(self) -> Result<Filters> {
-        self.privileges.give_up()?;
+        if let Some(root) = self.root {
+            privileges::leave_root(&root)?;
+        }
         if self.seccomp == Seccomp::On {
             panic::set_hook(Box::new(report_panic));
         }
@@ -58,30 +69,37 @@ impl Sandbox {
     }
 }
 
-/// The filters of all threads.
+/// Whom all threads become, and their filters.
 #[derive(Debug, Clone)]
-pub struct Filters(Arc<[(Role, Option<BpfProgram>)]>);
+pub struct Filters {
+    user: Option<User>,
+    programs: Arc<[(Role, Option<BpfProgram>)]>,
+}
 
 impl Filters {
-    fn new(seccomp: Seccomp) -> Result<Self> {
+    fn new(seccomp: Seccomp, user: Option<User>) -> Result<Self> {
         if seccomp != Seccomp::Off && secure_computing_mode().is_err() {
             return Err(Error::Config(
                 "this kernel has no seccomp; to go without it: --seccomp off".into(),
             ));
         }
-        let filters: Result<Vec<_>> = [Role::Vcpu, Role::Io, Role::Main]
+        let programs: Result<Vec<_>> = [Role::Vcpu, Role::Io, Role::Main, Role::Steer]
             .into_iter()
             .map(|role| match filters::program(role, seccomp) {
                 Ok(program) => Ok((role, program)),
                 Err(e) => Err(refused(e)),
             })
             .collect();
-        Ok(Self(filters?.into()))
+        Ok(Self {
+            user,
+            programs: programs?.into(),
+        })
     }
 
     /// Confines the calling thread to what `role` needs, for good.
     pub fn confine(&self, role: Role) -> Result<()> {
-        let of_role = self.0.iter().find(|(other, _)| *other == role);
+        privileges::give_up(self.user)?;
+        let of_role = self.programs.iter().find(|(other, _)| *other == role);
         match of_role.and_then(|(_, program)| program.as_ref()) {
             Some(program) => seccompiler::apply_filter(program).map_err(refused),
             None => Ok(()),

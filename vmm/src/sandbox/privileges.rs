@@ -15,9 +15,14 @@ use crate::{Error, Result};
 /// Whom the process becomes and what it sees of the file system, checked.
 #[derive(Debug)]
 pub struct Privileges {
-    user: Option<(u32, u32)>,
-    root: Option<File>,
+    /// The user and the group.
+    pub(super) user: Option<User>,
+    /// The folder that becomes the root.
+    pub(super) root: Option<File>,
 }
+
+/// A user's and a group's number.
+pub type User = (u32, u32);
 
 impl Privileges {
     /// Will become this user and group, and see `root` alone, where these are given.
@@ -33,22 +38,23 @@ impl Privileges {
             root: root.map(open_folder).transpose()?,
         })
     }
+}
 
-    /// Takes effect, for good. The process must have one thread: ids are a thread's own,
-    /// and those that it starts inherit them.
-    pub fn give_up(self) -> Result<()> {
-        if let Some(root) = self.root {
-            fchdir(&root)
-                .and_then(|()| chroot("."))
-                .map_err(Error::system("change the root (--chroot); run as root"))?;
-        }
-        if let Some((uid, gid)) = self.user {
-            become_user(Uid::from_raw(uid), Gid::from_raw(gid)).map_err(Error::system(
-                "become another user (--uid, --gid); run as root",
-            ))?;
-        }
-        set_no_new_privs(true).map_err(Error::system("give up new privileges"))
+/// Makes `root` all that this process sees of the file system.
+pub fn leave_root(root: &File) -> Result<()> {
+    fchdir(root)
+        .and_then(|()| chroot("."))
+        .map_err(Error::system("change the root (--chroot); run as root"))
+}
+
+/// Gives up what the calling thread may do, for good; ids are a thread's own.
+pub fn give_up(user: Option<User>) -> Result<()> {
+    if let Some((uid, gid)) = user {
+        become_user(Uid::from_raw(uid), Gid::from_raw(gid)).map_err(Error::system(
+            "become another user (--uid, --gid); run as root",
+        ))?;
     }
+    set_no_new_privs(true).map_err(Error::system("give up new privileges"))
 }
 
 fn open_folder(path: &Path) -> Result<File> {

@@ -78,7 +78,7 @@ fn every_thread_has_its_filter() {
             ("Seccomp_filters", "1"),
         ];
         assert_threads(&machine, &fields);
-        assert_ended_by(machine, Signal::TERM);
+        assert_ended_by(machine, Signal::QUIT);
     }
 }
 
@@ -89,7 +89,7 @@ fn without_filters_there_are_still_no_new_privileges() {
     }
     let machine = machine(&["--seccomp", "off"]);
     assert_threads(&machine, &[("NoNewPrivs", "1"), ("Seccomp", "0")]);
-    assert_ended_by(machine, Signal::TERM);
+    assert_ended_by(machine, Signal::QUIT);
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn privileges_are_gone() {
         ("Seccomp", "2"),
     ];
     assert_threads(&machine, &fields);
-    assert_ended_by(machine, Signal::TERM);
+    assert_ended_by(machine, Signal::QUIT);
 }
 
 /// The disk was opened before: it works, though the process could not open it now.
@@ -134,5 +134,5 @@ fn a_machine_works_without_privileges_in_an_empty_root() {
     assert_eq!(seen, root.path().canonicalize().unwrap());
     let seen = read_link(format!("/proc/{}/cwd", machine.vmm.id())).unwrap();
     assert_eq!(seen, root.path().canonicalize().unwrap());
-    assert_ended_by(machine, Signal::TERM);
+    assert_ended_by(machine, Signal::QUIT);
 }

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::ops::{Deref, DerefMut};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Output, Stdio};
 use std::time::Duration;
@@ -203,6 +204,20 @@ pub struct Running {
     _kernel: NamedTempFile,
 }
 
+impl Deref for Running {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.vmm
+    }
+}
+
+impl DerefMut for Running {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.vmm
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         // Both fail when it has ended.
@@ -244,9 +259,39 @@ fn signals_end_a_machine() {
     if no_kvm() {
         return;
     }
+    // The guest doesn't know of a power button.
+    let options = ["--stop-timeout", "0"];
     for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT] {
-        let running = start(Payload::default().print("x").halt(), &[]);
+        let running = start(Payload::default().print("x").halt(), &options);
         assert_ended_by(running, signal);
+    }
+}
+
+#[test]
+fn a_second_interrupt_ends_a_machine_at_once() {
+    if no_kvm() {
+        return;
+    }
+    let options = ["--stop-timeout", "100000"];
+    let running = start(Payload::default().print("x").halt(), &options);
+    kill_process(Pid::from_child(&running.vmm), Signal::INT).unwrap();
+    // Two signals that are pending at the same time would be one.
+    std::thread::sleep(Duration::from_millis(200));
+    assert_ended_by(running, Signal::INT);
+}
+
+/// The guest polls the status of the power button, and powers off when it is pressed.
+#[test]
+fn a_signal_presses_the_power_button() {
+    if no_kvm() {
+        return;
+    }
+    for signal in [Signal::TERM, Signal::INT] {
+        let payload = Payload::default().print("x").wait_for_power_button();
+        let options = ["--stop-timeout", "100000"];
+        let mut running = start(payload.print("y").power_off(), &options);
+        kill_process(Pid::from_child(&running.vmm), signal).unwrap();
+        assert_eq!(running.vmm.wait().unwrap().code(), Some(0));
     }
 }
 
@@ -255,7 +300,10 @@ fn a_signal_ends_a_machine_whose_output_nobody_reads() {
     if no_kvm() {
         return;
     }
-    let running = start(Payload::default().print_without_end(), &[]);
+    let running = start(
+        Payload::default().print_without_end(),
+        &["--stop-timeout", "0"],
+    );
     let pipe = running.vmm.stdout.as_ref().unwrap();
     let mut before = 0;
     // Until the pipe is full.

@@ -9,6 +9,7 @@ mod confinement;
 mod guests;
 mod payload;
 mod refusals;
+mod sched;
 
 /// `vmm run` on a kernel, with a small memory and no input.
 fn vmm(kernel: &Path) -> Command {
@@ -28,7 +29,12 @@ fn run_command() -> Command {
 fn no_kvm() -> bool {
     let missing = !Path::new("/dev/kvm").exists();
     if missing {
-        let _ = writeln!(stderr(), "SKIP: this machine has no /dev/kvm");
+        skip("this machine has no /dev/kvm");
     }
     missing
+}
+
+/// Says why something is not tested.
+fn skip(why: &str) {
+    let _ = writeln!(stderr(), "SKIP: {why}");
 }

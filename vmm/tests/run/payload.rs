@@ -6,6 +6,7 @@ use tempfile::NamedTempFile;
 
 const COM1: u16 = 0x3f8;
 const LINE_STATUS: u16 = COM1 + 5;
+const PM1_STATUS: u16 = 0x600;
 const PM1_CONTROL: u16 = 0x604;
 /// The reset register: 1 reboots.
 pub const RESET: u16 = 0x608;
@@ -84,6 +85,13 @@ impl Payload {
             .code(&[0xec, 0xee]) // in al, dx; out dx, al
             .code(&[0x3c, b'\n']) // cmp al, '\n'
             .code(&[0x75, 0xed]) // jne again
+    }
+
+    /// Waits until the power button's status bit is set.
+    pub fn wait_for_power_button(self) -> Self {
+        self.port(PM1_STATUS)
+            .code(&[0x66, 0xed, 0xf6, 0xc4, 0x01]) // again: in ax, dx; test ah, 1
+            .code(&[0x74, 0xf9]) // je again
     }
 
     /// Prints for ever.

@@ -1,6 +1,7 @@
 //! The first serial port (8250), with the terminal or a pipe at its other end.
 
 mod console;
+mod watch;
 
 use std::fs::File;
 use std::io::{ErrorKind, Write, stdout};
@@ -15,6 +16,7 @@ use crate::run::Ender;
 use crate::{Error, Result};
 
 pub use console::Console;
+pub use watch::Watch;
 
 /// Bytes of I/O space.
 pub const SIZE: u64 = 8;
@@ -45,9 +47,13 @@ impl SerialEvents for Drained {
 
 /// Standard output. Whoever reads it may have stopped to: then a vCPU waits
 /// here, until the machine ends and its thread is kicked.
-struct Output {
-    file: File,
-    ender: Ender,
+pub struct Output {
+    /// Where bytes go.
+    pub file: File,
+    /// Tells when the machine has ended.
+    pub ender: Ender,
+    /// Waits for a text in it.
+    pub watch: Option<Watch>,
 }
 
 impl Write for Output {
@@ -56,7 +62,15 @@ impl Write for Output {
             Err(e) if e.kind() == ErrorKind::Interrupted && self.ender.ended().is_some() => {
                 Ok(bytes.len())
             }
-            other => other,
+            other => {
+                let written = other.as_ref().map_or(0, |&n| n);
+                if let Some(watch) = &mut self.watch
+                    && watch.take(&bytes[..written])
+                {
+                    self.watch = None;
+                }
+                other
+            }
         }
     }
 
@@ -72,21 +86,26 @@ pub struct SerialPort {
 
 impl SerialPort {
     /// A port that interrupts through `irq` and says through `drained` when it takes more
-    /// input; its output is standard output.
-    pub fn new(irq: EventFd, drained: &EventFd, ender: Ender) -> Result<Self> {
+    /// input; its output is standard output, and `watch` sees it.
+    pub fn new(
+        irq: EventFd,
+        drained: &EventFd,
+        ender: Ender,
+        watch: Option<Watch>,
+    ) -> Result<Self> {
         let file = stdout()
             .as_fd()
             .try_clone_to_owned()
-            .map_err(Error::system("open standard output"))?;
-        Self::with_output(irq, drained, file.into(), ender)
+            .map_err(Error::system("open standard output"))?
+            .into();
+        Self::with_output(irq, drained, Output { file, ender, watch })
     }
 
     /// The same with another output.
-    pub fn with_output(irq: EventFd, drained: &EventFd, file: File, ender: Ender) -> Result<Self> {
+    pub fn with_output(irq: EventFd, drained: &EventFd, output: Output) -> Result<Self> {
         let drained = drained
             .try_clone()
             .map_err(Error::system("share an event"))?;
-        let output = Output { file, ender };
         Ok(Self {
             port: Serial::with_events(Irq(irq), Drained(drained), output),
         })

@@ -1,0 +1,392 @@
+//! A control group (cgroup v2) for a machine: Documentation/admin-guide/cgroup-v2.rst.
+//!
+//! A group that vmm makes has a mark. One with the mark and without a process is what
+//! a killed vmm left behind: the next machine that wants the place takes it away. Any
+//! other group that is there already is somebody's, and the machine is refused.
+
+use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use rustix::fs::{XattrFlags, getxattr, setxattr};
+use serde::{Deserialize, Serialize};
+
+use super::{Threads, Tid};
+use crate::{Error, Result};
+
+/// The extended attribute that says who made a group.
+const MARK: &str = "user.vmfirst.vmm";
+/// The period of cpu.max in us.
+const PERIOD: u64 = 100_000;
+
+/// How a machine's threads are divided into groups.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    /// All threads in one group
+    #[default]
+    Vm,
+    /// In it, a group for each vCPU and one called helpers
+    Vcpu,
+}
+
+/// A share of the CPU against neighbouring groups, 1 to 10000; others have 100.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u16", into = "u16")]
+pub struct CpuWeight(u16);
+
+impl TryFrom<u16> for CpuWeight {
+    type Error = &'static str;
+
+    fn try_from(weight: u16) -> std::result::Result<Self, Self::Error> {
+        match weight {
+            1..=10_000 => Ok(Self(weight)),
+            _ => Err("a weight is 1 to 10000"),
+        }
+    }
+}
+
+impl From<CpuWeight> for u16 {
+    fn from(weight: CpuWeight) -> Self {
+        weight.0
+    }
+}
+
+impl FromStr for CpuWeight {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        Self::try_from(text.parse::<u16>().unwrap_or_default())
+    }
+}
+
+impl fmt::Display for CpuWeight {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The most CPU time a group may use, in per cent of one CPU; "max" is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CpuMax(Option<u32>);
+
+impl FromStr for CpuMax {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        if text == "max" {
+            return Ok(Self(None));
+        }
+        // The kernel's least quota is 1 ms, so 1 % of our period.
+        let percent = text.strip_suffix('%').and_then(|n| n.parse().ok());
+        percent
+            .filter(|n| (1..=1_000_000).contains(n))
+            .map(|n| Self(Some(n)))
+            .ok_or_else(|| format!("{text:?} is no limit: max, or 150% for one and a half CPUs"))
+    }
+}
+
+impl fmt::Display for CpuMax {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self.0 {
+            Some(percent) => write!(f, "{percent}%"),
+            None => f.write_str("max"),
+        }
+    }
+}
+
+impl CpuMax {
+    /// As cpu.max has it: quota and period in us.
+    fn kernel(self) -> String {
+        match self.0 {
+            Some(percent) => format!("{} {PERIOD}", u64::from(percent) * PERIOD / 100),
+            None => format!("max {PERIOD}"),
+        }
+    }
+}
+
+/// A machine's group. When it is dropped this process goes back to where it was, and
+/// the group is removed.
+#[derive(Debug)]
+pub struct Group {
+    path: PathBuf,
+    before: PathBuf,
+    layout: Layout,
+}
+
+impl Group {
+    /// Makes the group and moves this process into it. `path` is below the mount point
+    /// of cgroup v2 or begins with that; its parent must be there.
+    pub fn new(path: &Path, layout: Layout) -> Result<Self> {
+        let root = mount_point()?;
+        let below = path.strip_prefix(&root).unwrap_or(path);
+        let below = below.strip_prefix("/").unwrap_or(below);
+        let ordinary = |c: std::path::Component| matches!(c, std::path::Component::Normal(_));
+        if below.as_os_str().is_empty() || !below.components().all(ordinary) {
+            return Err(Error::Config(format!(
+                "--cgroup {}: give a path below {}, such as machines/web",
+                path.display(),
+                root.display()
+            )));
+        }
+        let before = own_group(&root)?;
+        Self::make(root.join(below), before, layout)
+    }
+
+    fn make(path: PathBuf, before: PathBuf, layout: Layout) -> Result<Self> {
+        if path.parent().is_none_or(|parent| !parent.is_dir()) {
+            return Err(Error::Config(format!(
+                "control group {} cannot be made: the group above is not there; mkdir it first",
+                path.display()
+            )));
+        }
+        take_left_over(&path);
+        fs::create_dir(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => Error::Config(format!(
+                "control group {} is there already and is not this machine's: choose \
+                 another, or rmdir it",
+                path.display()
+            )),
+            _ => Error::file("make", "control group", &path)(error),
+        })?;
+        let group = Self {
+            path,
+            before,
+            layout,
+        };
+        // Without the mark (a file system without attributes) only cleaning up is lost.
+        let _ = setxattr(&group.path, MARK, b"1", XattrFlags::empty());
+        group.enable_cpu();
+        group.write("cgroup.procs", &std::process::id().to_string())?;
+        Ok(group)
+    }
+
+    /// Lets the CPU controller work in the group, where there is one.
+    fn enable_cpu(&self) {
+        let Some(parent) = self.path.parent() else {
+            return;
+        };
+        let has = |file: &str| {
+            let text = fs::read_to_string(parent.join(file)).unwrap_or_default();
+            text.split_whitespace().any(|c| c == "cpu")
+        };
+        let enabled = has("cgroup.subtree_control")
+            || has("cgroup.controllers")
+                && fs::write(parent.join("cgroup.subtree_control"), "+cpu").is_ok();
+        if !enabled {
+            log::warn!(
+                "control group {} has no CPU controller: it groups, and shares out nothing",
+                self.path.display()
+            );
+        }
+    }
+
+    /// Moves threads to where the layout has them.
+    pub fn divide(&self, threads: &Threads) -> Result<()> {
+        if self.layout == Layout::Vm {
+            return threads
+                .all()
+                .try_for_each(|tid| self.check(&self.path, tid));
+        }
+        let vcpus = (0..).zip(&threads.vcpus);
+        let mut places: Vec<(String, Tid)> =
+            vcpus.map(|(n, &tid)| (format!("vcpu{n}"), tid)).collect();
+        places.extend(threads.helpers().map(|tid| ("helpers".into(), tid)));
+        for (name, _) in &places {
+            let folder = self.path.join(name);
+            if !folder.exists() {
+                fs::create_dir(&folder).map_err(Error::file("make", "control group", &folder))?;
+                self.write(&format!("{name}/cgroup.type"), "threaded")?;
+            }
+        }
+        // Only now: beside processes it may be enabled only where groups are threaded.
+        if self.controlled() {
+            self.write("cgroup.subtree_control", "+cpu")?;
+        }
+        for (name, tid) in places {
+            self.write(&format!("{name}/cgroup.threads"), &tid.to_string())?;
+            self.check(&self.path.join(name), tid)?;
+        }
+        Ok(())
+    }
+
+    fn controlled(&self) -> bool {
+        let controllers = fs::read_to_string(self.path.join("cgroup.controllers"));
+        controllers.is_ok_and(|c| c.split_whitespace().any(|c| c == "cpu"))
+    }
+
+    /// Sees that a thread is in a group.
+    fn check(&self, group: &Path, tid: Tid) -> Result<()> {
+        let path = group.join("cgroup.threads");
+        let threads = fs::read_to_string(&path).map_err(Error::file("read", "file", &path))?;
+        if threads.lines().any(|line| line == tid.to_string()) {
+            return Ok(());
+        }
+        Err(Error::Config(format!(
+            "thread {tid} was moved to control group {} and is not there",
+            group.display()
+        )))
+    }
+
+    /// Sets the group's share and reads it back.
+    pub fn set_weight(&self, weight: CpuWeight) -> Result<()> {
+        self.set("cpu.weight", &weight.to_string())
+    }
+
+    /// Sets the group's limit and reads it back.
+    pub fn set_max(&self, max: CpuMax) -> Result<()> {
+        self.set("cpu.max", &max.kernel())
+    }
+
+    fn set(&self, file: &str, value: &str) -> Result<()> {
+        let path = self.path.join(file);
+        if !path.exists() {
+            return Err(Error::Config(format!(
+                "control group {} has no {file}: the CPU controller is not enabled there \
+                 (is it in cgroup.controllers of the group above? cgroup v1 may have it)",
+                self.path.display()
+            )));
+        }
+        self.write(file, value)?;
+        let found = fs::read_to_string(&path).map_err(Error::file("read", "file", &path))?;
+        if found.trim() != value {
+            return Err(Error::Config(format!(
+                "{} was set to {value} and has {}",
+                path.display(),
+                found.trim()
+            )));
+        }
+        Ok(())
+    }
+
+    fn write(&self, file: &str, text: &str) -> Result<()> {
+        let path = self.path.join(file);
+        write(&path, text).map_err(Error::file("write to", "control group's file", &path))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How it is divided.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// The group's share and limit as the kernel has them; none without the controller.
+    pub fn shares(&self) -> (Option<String>, Option<String>) {
+        let read = |file: &str| {
+            let text = fs::read_to_string(self.path.join(file)).ok()?;
+            Some(text.trim().to_string())
+        };
+        (read("cpu.weight"), read("cpu.max"))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let procs = self.before.join("cgroup.procs");
+        let left = write(&procs, &std::process::id().to_string());
+        if let Err(error) = left.and_then(|()| remove(&self.path)) {
+            log::warn!(
+                "control group {} stays: {error}; the next machine that is to use it removes it",
+                self.path.display()
+            );
+        }
+    }
+}
+
+/// Writes to a file that is there: a confined thread makes none.
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    OpenOptions::new()
+        .write(true)
+        .open(path)?
+        .write_all(text.as_bytes())
+}
+
+/// Removes what a killed vmm left at `path`.
+fn take_left_over(path: &Path) {
+    let mut mark = [0; 8];
+    let ours = getxattr(path, MARK, &mut mark).is_ok();
+    let events = fs::read_to_string(path.join("cgroup.events")).unwrap_or_default();
+    if ours && events.lines().any(|line| line == "populated 0") {
+        // If it fails, making the group says why.
+        let _ = remove(path);
+    }
+}
+
+/// Removes a group and those in it. One with a process in it stays.
+fn remove(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir(entry.path())?;
+        }
+    }
+    fs::remove_dir(path)
+}
+
+/// Where cgroup v2 is mounted.
+fn mount_point() -> Result<PathBuf> {
+    let path = Path::new("/proc/self/mountinfo");
+    let mounts = fs::read_to_string(path).map_err(Error::file("read", "file", path))?;
+    let found = mounts.lines().find_map(|line| {
+        let (mount, kind) = line.split_once(" - ")?;
+        kind.starts_with("cgroup2 ")
+            .then(|| mount.split(' ').nth(4))?
+    });
+    found.map(PathBuf::from).ok_or_else(|| {
+        Error::Config(
+            "--cgroup needs cgroup v2, which is not mounted: mount -t cgroup2 none /sys/fs/cgroup"
+                .into(),
+        )
+    })
+}
+
+/// The group that this process is in.
+fn own_group(root: &Path) -> Result<PathBuf> {
+    let path = Path::new("/proc/self/cgroup");
+    let text = fs::read_to_string(path).map_err(Error::file("read", "file", path))?;
+    let own = text.lines().find_map(|line| line.strip_prefix("0::/"));
+    Ok(root.join(own.unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_and_limits_have_bounds() {
+        for text in ["1", "100", "10000"] {
+            assert_eq!(text.parse::<CpuWeight>().unwrap().to_string(), text);
+        }
+        for bad in ["", "0", "10001", "-1", "a"] {
+            assert!(bad.parse::<CpuWeight>().is_err(), "{bad}");
+        }
+        for (text, kernel) in [("max", "max 100000"), ("150%", "150000 100000")] {
+            let max: CpuMax = text.parse().unwrap();
+            assert_eq!(
+                (max.to_string(), max.kernel()),
+                (text.into(), kernel.into())
+            );
+        }
+        for bad in ["", "%", "0%", "150", "-1%", "99999999999%"] {
+            assert!(bad.parse::<CpuMax>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_group_of_somebody_else_is_left_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let theirs = root.path().join("web");
+        fs::create_dir(&theirs).unwrap();
+        let made = Group::make(theirs.clone(), root.path().into(), Layout::Vm);
+        assert!(made.unwrap_err().to_string().contains("there already"));
+        assert!(theirs.exists());
+        let made = Group::make(root.path().join("no/web"), root.path().into(), Layout::Vm);
+        assert!(made.unwrap_err().to_string().contains("mkdir"));
+    }
+}

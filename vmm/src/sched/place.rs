@@ -1,0 +1,168 @@
+//! All of a machine's scheduling, in a fixed order: group, CPUs, class.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Affinity, Class, CpuMax, CpuWeight, Group, Tid};
+use crate::{Error, Result};
+
+/// The threads of a machine that runs.
+#[derive(Debug, Clone, Default)]
+pub struct Threads {
+    /// The vCPUs', in order.
+    pub vcpus: Vec<Tid>,
+    /// What serves the devices.
+    pub io: Tid,
+    /// The first thread: it waits for signals and for the end.
+    pub main: Tid,
+    /// What answers the API, if there is one.
+    pub api: Option<Tid>,
+}
+
+impl Threads {
+    /// All that run no vCPU.
+    pub fn helpers(&self) -> impl Iterator<Item = Tid> {
+        [self.io, self.main].into_iter().chain(self.api)
+    }
+
+    /// All.
+    pub fn all(&self) -> impl Iterator<Item = Tid> {
+        self.vcpus.iter().copied().chain(self.helpers())
+    }
+}
+
+/// The class of vCPUs while the guest starts, and when that is over.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// The class.
+    pub class: Class,
+    /// What the guest prints on its console when it has started.
+    pub until: String,
+    /// When it is over in any case.
+    pub limit: Duration,
+}
+
+/// What may be changed while a machine runs: the body of the API's `set`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Change {
+    /// Class of the vCPUs' threads: fair, vmf, bt, rr or rr:PRIORITY
+    #[arg(long, value_name = "CLASS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vcpu_class: Option<Class>,
+    /// Refuse where the kernel lacks a class, instead of a warning and fair
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vcpu_class_strict: Option<bool>,
+    /// CPUs of some of the vCPUs, as 0=0-3,1=4
+    #[arg(long, value_name = "VCPU=CPUS,...")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vcpu_affinity: Option<Affinity>,
+    /// Class of the thread that serves the devices
+    #[arg(long, value_name = "CLASS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub helper_class: Option<Class>,
+    /// The control group's share of the CPU against its neighbours, 1 to 10000
+    #[arg(long, value_name = "WEIGHT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_weight: Option<CpuWeight>,
+    /// The most CPU time of the control group: max, or 150% for one and a half CPUs
+    #[arg(long, value_name = "LIMIT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_max: Option<CpuMax>,
+}
+
+/// How a machine's threads are to run.
+#[derive(Debug, Default)]
+pub struct Placement {
+    threads: Threads,
+    group: Option<Group>,
+    /// The vCPUs' class once the guest has started.
+    class: Class,
+    strict: bool,
+    launching: bool,
+}
+
+impl Placement {
+    /// For a machine whose threads will be in `group`.
+    pub fn new(group: Option<Group>) -> Self {
+        Self {
+            group,
+            ..Self::default()
+        }
+    }
+
+    /// Sets everything before the guest's first instruction.
+    pub fn begin(
+        &mut self,
+        threads: Threads,
+        first: &Change,
+        launch: Option<&Launch>,
+    ) -> Result<()> {
+        self.threads = threads;
+        if let Some(group) = &self.group {
+            group.divide(&self.threads)?;
+        }
+        self.change(first)?;
+        if let Some(launch) = launch {
+            launch.class.give(&self.threads.vcpus, self.strict)?;
+            self.launching = true;
+        }
+        Ok(())
+    }
+
+    /// The guest has started: its vCPUs get their class, unless that was done already.
+    pub fn started(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.launching) {
+            self.class.give(&self.threads.vcpus, self.strict)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the guest starts still, in a class of its own.
+    pub fn launching(&self) -> bool {
+        self.launching
+    }
+
+    /// Changes what is given. An error leaves what came before it in the order group,
+    /// CPUs, classes changed.
+    pub fn change(&mut self, change: &Change) -> Result<()> {
+        if let Some(strict) = change.vcpu_class_strict {
+            self.strict = strict;
+        }
+        if change.cpu_weight.is_some() || change.cpu_max.is_some() {
+            let group = self.group.as_ref().ok_or_else(no_group)?;
+            change.cpu_weight.map_or(Ok(()), |w| group.set_weight(w))?;
+            change.cpu_max.map_or(Ok(()), |max| group.set_max(max))?;
+        }
+        if let Some(affinity) = &change.vcpu_affinity {
+            affinity.give(&self.threads.vcpus)?;
+        }
+        if let Some(class) = change.helper_class {
+            class.give(&[self.threads.io], self.strict)?;
+        }
+        if let Some(class) = change.vcpu_class {
+            self.class = class.give(&self.threads.vcpus, self.strict)?;
+            self.launching = false;
+        }
+        Ok(())
+    }
+
+    /// The threads.
+    pub fn threads(&self) -> &Threads {
+        &self.threads
+    }
+
+    /// The control group, if the machine has one of its own.
+    pub fn group(&self) -> Option<&Group> {
+        self.group.as_ref()
+    }
+}
+
+fn no_group() -> Error {
+    Error::Config(
+        "--cpu-weight and --cpu-max are of the machine's control group: start it with --cgroup"
+            .into(),
+    )
+}
