@@ -1,17 +1,108 @@
-//! What yields give and take, by bare vCPUs in virtual time: a third task keeps
-//! its share, yielding gains nothing, and a hand-over takes one yield.
+//! What yields give and take, by bare vCPUs in virtual time: a third task keeps its
+//! fair share, yielding gains nothing, a hand-over takes one yield, and switched off
+//! everybody is picked as by the stock kernel.
 
 use e2e::probe;
+use serde_json::Value;
 use testbed::kernel::Variant;
 
+/// CPU times of the threads called `name`, in ns.
+fn times(result: &Value, name: &str) -> Vec<u64> {
+    let list = result[name]
+        .as_array()
+        .unwrap_or_else(|| panic!("{result}"));
+    list.iter().map(|ns| ns.as_u64().unwrap()).collect()
+}
+
+/// The sum of `part` in all CPU time that was given out.
+fn share(result: &Value, part: &str) -> f64 {
+    let sum = |name| times(result, name).iter().sum::<u64>() as f64;
+    sum(part)
+        / ["pair_ns", "rival_ns", "hogs_ns"]
+            .map(sum)
+            .iter()
+            .sum::<f64>()
+}
+
+fn number(result: &Value, name: &str) -> f64 {
+    result[name].as_f64().unwrap_or_else(|| panic!("{result}"))
+}
+
 #[test]
-fn tmp() {
-    for v in [Variant::Stock, Variant::Patched] {
-        let commands = std::env::var("CMDS").unwrap();
-        let commands: Vec<&str> = commands.split(';').collect();
-        let results = probe(v, 2, &commands).0;
-        for (c, r) in commands.iter().zip(results) {
-            println!("{} {c}: {r}", v.name());
-        }
+fn nobody_gains_or_loses_by_the_yields_of_others() {
+    shares_are_kept_for(1_000);
+}
+
+#[test]
+#[ignore = "ten virtual seconds: `cargo test -p e2e --features emulator --test yields -- --ignored`"]
+fn nobody_gains_or_loses_in_ten_seconds() {
+    shares_are_kept_for(10_000);
+}
+
+fn shares_are_kept_for(ms: u64) {
+    let commands = [
+        "--what race --hogs 1",
+        "--what spin --hogs 1",
+        "--what race --hogs 1 --groups",
+        "--what race --rival",
+        "--what spin --rival",
+    ]
+    .map(|args| format!("yields {args} --ms {ms}"));
+    let commands = commands.each_ref().map(String::as_str);
+    let (results, _) = probe(Variant::Patched, 2, &commands);
+    let [race, spin, groups, rival, spun] = results.as_slice() else {
+        panic!("{results:?}");
+    };
+    // One of three on a CPU.
+    for result in [race, spin] {
+        assert!(share(result, "hogs_ns") >= 0.98 / 3.0, "{result}");
     }
+    // One of two in one of two groups.
+    assert!(share(groups, "hogs_ns") >= 0.98 / 4.0, "{groups}");
+    // One of two VMs, of the same size.
+    for result in [rival, spun] {
+        assert!(share(result, "pair_ns") <= 0.5 * 1.005, "{result}");
+    }
+}
+
+#[test]
+fn a_hand_over_takes_one_yield() {
+    let (results, _) = probe(Variant::Patched, 2, &["yields --what turns --ms 200"]);
+    let (yields, rounds) = (number(&results[0], "yields"), number(&results[0], "rounds"));
+    assert!(rounds > 10_000.0, "{results:?}");
+    assert!(yields <= 1.05 * rounds, "{results:?}");
+}
+
+/// The two kernels differ by some instructions an exit, so that the same pick comes some
+/// ns earlier or later, and which of two equals goes first is chance. How often each is
+/// picked, and for how long, is not.
+#[test]
+fn switched_off_all_are_picked_as_often_as_by_the_stock_kernel() {
+    let race = "yields --what race --hogs 1 --picks --ms 300";
+    let off = format!("{race} --set mode=off --set ipi_tracking=N --set spin_rescan=N");
+    let run = |variant, command: &str| probe(variant, 2, &[command]).0.remove(0);
+    let stock = run(Variant::Stock, race);
+    let off = run(Variant::Patched, &off);
+    let on = run(Variant::Patched, race);
+    // Of what the hog leaves, which is nearly nothing.
+    let pairs = |result| share(result, "pair_ns");
+    assert!(
+        (pairs(&off) / pairs(&stock) - 1.0).abs() < 0.1,
+        "{stock} {off}"
+    );
+    assert!(
+        (picks_of_pair(&off) / picks_of_pair(&stock) - 1.0).abs() < 0.1,
+        "{stock} {off}"
+    );
+    assert!(
+        picks_of_pair(&on) > 2.0 * picks_of_pair(&stock),
+        "{stock} {on}"
+    );
+}
+
+/// How often one of the pair is picked before the hog is again.
+fn picks_of_pair(result: &Value) -> f64 {
+    let picks = result["picks"].as_str().unwrap();
+    let hogs = picks.matches('h').count();
+    (picks.len() - hogs) as f64 / hogs as f64
 }

@@ -110,6 +110,7 @@ impl Vm {
                 };
                 thread::spawn(move || {
                     let _ = send.send((index, thread_id()));
+                    drop(send);
                     run(vcpu, cpu, runs, &leave)
                 })
             })
