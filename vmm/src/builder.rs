@@ -11,13 +11,13 @@ use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::bus::Shared;
-use crate::config::{Config, Disk, Net, Pv, SchedConfig};
+use crate::config::{Config, Disk, Net, Pv, SchedConfig, Vsock};
 use crate::devices::power::{self, Power, PowerButton};
 use crate::devices::pvpanic::Pvpanic;
 use crate::devices::rtc::Rtc;
 use crate::devices::serial::{self, Console, SerialPort, Watch};
 use crate::devices::virtio_mmio::{Identity, Interrupt, NOTIFY, Served, VirtioMmio};
-use crate::devices::{block, net, rng};
+use crate::devices::{block, net, rng, vsock};
 use crate::layout::{
     ACPI_PM, COM1, COM1_IRQ, KVM_IDENTITY_MAP, KVM_TSS, PVPANIC, RTC, SCI_IRQ, VIRTIO_MMIO,
     VIRTIO_MMIO_IRQ, VIRTIO_MMIO_SIZE,
@@ -52,6 +52,8 @@ pub struct Machine {
     pub stop_timeout: Duration,
     /// Who is told when the machine ends.
     pub ender: Ender,
+    /// The file at which the host's programs find the guest.
+    pub vsock_socket: Option<vsock::Socket>,
     /// What the process gives up before they run.
     pub sandbox: Sandbox,
     /// The VM outlives all that refers to it.
@@ -86,7 +88,8 @@ pub fn build(mut config: Config) -> Result<Machine> {
         memory: &memory,
         used: 0,
     };
-    let workers = add_virtio(slots, config.disks, config.nets, config.rng)?;
+    let (vsock, vsock_socket) = config.vsock.map(Vsock::split).unzip();
+    let workers = add_virtio(slots, config.disks, config.nets, vsock, config.rng)?;
     Ok(Machine {
         vcpus: create_vcpus(&kvm, &vm, config.cpus, config.pv, entry)?,
         buses: Arc::new(buses),
@@ -97,6 +100,7 @@ pub fn build(mut config: Config) -> Result<Machine> {
         started,
         stop_timeout: config.stop_timeout,
         ender,
+        vsock_socket,
         sandbox: config.sandbox,
         vm,
         memory,
@@ -199,6 +203,7 @@ fn add_virtio(
     mut slots: Slots,
     disks: Vec<Disk>,
     nets: Vec<Net>,
+    vsock: Option<(u32, vsock::Muxer)>,
     rng: bool,
 ) -> Result<Vec<Worker>> {
     let mut workers: Vec<Worker> = Vec::new();
@@ -209,6 +214,10 @@ fn add_virtio(
     for net in nets {
         let [to_guest, from_guest] = slots.attach(net::identity(&net), net::QUEUE_SIZES)?;
         workers.push(Box::new(net::Worker::new(net.tap, to_guest, from_guest)));
+    }
+    if let Some((cid, muxer)) = vsock {
+        let queues = slots.attach(vsock::identity(cid), vsock::QUEUE_SIZES)?;
+        workers.push(Box::new(vsock::Worker::new(muxer, queues)));
     }
     if rng {
         let [queue] = slots.attach(rng::identity(), [rng::QUEUE_SIZE])?;

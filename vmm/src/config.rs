@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::devices::net::open_tap;
+use crate::devices::vsock::{Muxer, Socket};
 use crate::layout::VIRTIO_MMIO_MAX;
 use crate::sandbox::{Privileges, Sandbox};
 use crate::sched::{Change, Launch, Layout};
@@ -20,7 +21,7 @@ use crate::{Error, Result};
 
 use args::{LAUNCH_LIMIT, STOP_TIMEOUT};
 
-pub use args::{DiskArg, Id, NetArg, Pv, RunArgs, Seccomp};
+pub use args::{DiskArg, Id, NetArg, Pv, RunArgs, Seccomp, VsockArg};
 
 /// Size of a disk's sector in bytes.
 pub const SECTOR: u64 = 512;
@@ -34,6 +35,24 @@ pub struct Net {
     pub mac: Option<[u8; 6]>,
 }
 
+/// The host's end of a guest's sockets.
+#[derive(Debug)]
+pub struct Vsock {
+    /// The guest's address.
+    pub cid: u32,
+    /// Its streams.
+    pub muxer: Muxer,
+    /// The file at which the host's programs find it.
+    pub socket: Socket,
+}
+
+impl Vsock {
+    /// The device's part, and the file, which outlives it.
+    pub fn split(self) -> ((u32, Muxer), Socket) {
+        ((self.cid, self.muxer), self.socket)
+    }
+}
+
 /// A machine to build: every file is open and every number has been checked.
 #[derive(Debug)]
 pub struct Config {
@@ -45,6 +64,8 @@ pub struct Config {
     pub disks: Vec<Disk>,
     /// The network devices, in order.
     pub nets: Vec<Net>,
+    /// Sockets between host and guest.
+    pub vsock: Option<Vsock>,
     /// Whether there is a source of random bytes.
     pub rng: bool,
     /// Number of vCPUs.
@@ -128,7 +149,8 @@ fn seconds(n: u32) -> Duration {
 impl Config {
     /// How many virtio devices the machine has.
     pub fn virtio_devices(&self) -> usize {
-        self.disks.len() + self.nets.len() + usize::from(self.rng)
+        let single = [self.vsock.is_some(), self.rng].map(usize::from);
+        self.disks.len() + self.nets.len() + single.iter().sum::<usize>()
     }
 }
 
@@ -161,10 +183,11 @@ impl TryFrom<RunArgs> for Config {
             ));
         };
         let rng = args.rng.unwrap_or_default();
-        let devices = args.disks.len() + args.nets.len() + usize::from(rng);
+        let single = [args.vsock.is_some(), rng].map(usize::from);
+        let devices = args.disks.len() + args.nets.len() + single.iter().sum::<usize>();
         if devices > VIRTIO_MMIO_MAX {
             return Err(Error::Config(format!(
-                "{devices} virtio devices (--disk, --net, --rng): at most {VIRTIO_MMIO_MAX} are possible"
+                "{devices} virtio devices (--disk, --net, --vsock, --rng): at most {VIRTIO_MMIO_MAX} are possible"
             )));
         }
         let sandbox = Sandbox::new(
@@ -179,6 +202,8 @@ impl TryFrom<RunArgs> for Config {
                 .map(|(index, arg)| open_disk(index, arg))
                 .collect::<Result<_>>()?,
             nets: args.nets.iter().map(open_net).collect::<Result<_>>()?,
+            // After all that may be refused: it makes a file.
+            vsock: args.vsock.as_ref().map(open_vsock).transpose()?,
             rng,
             cpus: args.cpus.unwrap_or_default().get(),
             mem: args.mem.unwrap_or_default().0,
@@ -195,6 +220,15 @@ fn open_net(arg: &NetArg) -> Result<Net> {
     Ok(Net {
         tap: open_tap(&arg.tap)?,
         mac: arg.mac,
+    })
+}
+
+fn open_vsock(arg: &VsockArg) -> Result<Vsock> {
+    let (socket, listener) = Socket::bind(&arg.socket)?;
+    Ok(Vsock {
+        cid: arg.cid,
+        muxer: Muxer::new(arg.cid.into(), socket.path(), listener)?,
+        socket,
     })
 }
 

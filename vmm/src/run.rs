@@ -232,9 +232,13 @@ pub fn run(machine: Machine) -> Result<End> {
     // Who moves threads and removes files later may do more.
     let steers = machine.sched.cgroup.is_some() || machine.sched.launch.is_some();
     let role = if steers { Role::Steer } else { Role::Main };
+    let io_role = match machine.vsock_socket {
+        Some(_) => Role::IoStreams,
+        None => Role::Io,
+    };
     let mut crew = Crew::new(live.clone(), machine.sandbox.filters());
     let done = crew
-        .start_io(machine.workers, machine.console)
+        .start_io(machine.workers, machine.console, io_role)
         .and_then(|()| crew.start_vcpus(machine.vcpus, &machine.buses))
         .and_then(|()| live.place(crew.threads(), &machine.sched))
         .and_then(|()| machine.sandbox.enter())
@@ -282,13 +286,13 @@ impl Crew {
         }
     }
 
-    fn start_io(&mut self, workers: Vec<Worker>, console: Console) -> Result<()> {
+    fn start_io(&mut self, workers: Vec<Worker>, console: Console, role: Role) -> Result<()> {
         let mut events = event_loop(&self.live.ender)?;
         events.add_subscriber(Box::new(console));
         for worker in workers {
             events.add_subscriber(worker);
         }
-        self.start("vmm-io".into(), Role::Io, move |ender| {
+        self.start("vmm-io".into(), role, move |ender| {
             while ender.ended().is_none() {
                 if events.run().is_err() {
                     ender.end(End::Crash);

@@ -67,6 +67,12 @@ pub struct RunArgs {
     #[arg(long = "net", value_name = "tap=NAME[,mac=ADDRESS]")]
     #[serde(rename = "net", default, skip_serializing_if = "Vec::is_empty")]
     pub nets: Vec<NetArg>,
+    /// Sockets between host and guest: the guest's address (3 or more), and the host's
+    /// end. Programs of the host connect to it and write "CONNECT PORT" in a line; the
+    /// guest's connections to port P of address 2 go to FILE_P
+    #[arg(long, value_name = "cid=N,socket=FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vsock: Option<VsockArg>,
     /// Give the guest a source of random bytes, the host's
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -208,7 +214,7 @@ macro_rules! as_text {
     )*};
 }
 as_text!(
-    Affinity, Class, Cmdline, CpuMax, DiskArg, LaunchText, NetArg, Size, VmName
+    Affinity, Class, Cmdline, CpuMax, DiskArg, LaunchText, NetArg, Size, VmName, VsockArg
 );
 
 /// A machine's name: it names files too.
@@ -456,6 +462,41 @@ impl fmt::Display for NetArg {
     }
 }
 
+/// `--vsock`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VsockArg {
+    /// The guest's address: 0 to 2 and the largest have meanings of their own.
+    pub cid: u32,
+    /// The host's end.
+    pub socket: PathBuf,
+}
+
+impl FromStr for VsockArg {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (cid, socket) = text
+            .strip_prefix("cid=")
+            .and_then(|text| text.split_once(",socket="))
+            .ok_or("expected cid=3,socket=FILE")?;
+        // What is no number is as wrong as 0.
+        let cid = cid.parse().unwrap_or(0);
+        if !(3..u32::MAX).contains(&cid) {
+            return Err("cid is a number, 3 to 4294967294");
+        }
+        Ok(Self {
+            cid,
+            socket: socket.into(),
+        })
+    }
+}
+
+impl fmt::Display for VsockArg {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "cid={},socket={}", self.cid, self.socket.display())
+    }
+}
+
 fn parse_mac(text: &str) -> Result<[u8; 6], String> {
     let byte = |part: &str| match part.len() {
         2 => u8::from_str_radix(part, 16).ok(),
@@ -561,6 +602,22 @@ mod tests {
     }
 
     #[test]
+    fn a_guest_has_an_address_and_a_socket() {
+        let vsock: VsockArg = "cid=3,socket=/run/a,b".parse().unwrap();
+        assert_eq!((vsock.cid, vsock.socket), (3, "/run/a,b".into()));
+        for bad in [
+            "",
+            "cid=3",
+            "socket=/a",
+            "cid=2,socket=/a",
+            "cid=4294967295,socket=/a",
+            "cid=,socket=/a",
+        ] {
+            assert!(bad.parse::<VsockArg>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn a_command_line_must_fit() {
         assert!("x".repeat(CMDLINE_MAX - 1).parse::<Cmdline>().is_ok());
         assert!("x".repeat(CMDLINE_MAX).parse::<Cmdline>().is_err());
@@ -581,6 +638,8 @@ mod tests {
         for text in ["tap=vm0,mac=02:00:00:00:0a:fe", "tap=vm0"] {
             assert_eq!(text.parse::<NetArg>().unwrap().to_string(), text);
         }
+        let vsock = "cid=3,socket=/run/v";
+        assert_eq!(vsock.parse::<VsockArg>().unwrap().to_string(), vsock);
         for text in ["/a,b,ro", "/a"] {
             assert_eq!(text.parse::<DiskArg>().unwrap().to_string(), text);
         }

@@ -65,6 +65,7 @@ mod tests {
         mem = \"1G\"\n\
         pv = \"qemu\"\n\
         rng = true\n\
+        vsock = \"cid=3,socket=/run/v\"\n\
         seccomp = \"log\"\n\
         uid = 1\n\
         gid = 2\n\

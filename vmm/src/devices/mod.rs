@@ -8,6 +8,7 @@ pub mod rng;
 pub mod rtc;
 pub mod serial;
 pub mod virtio_mmio;
+pub mod vsock;
 
 /// Puts a register's value into the bytes that the guest reads: little endian,
 /// zeros above the value's width.

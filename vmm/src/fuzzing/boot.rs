@@ -52,6 +52,7 @@ fn load(input: &mut Unstructured) -> Result<()> {
         initrd: initrd.map(|file| ("initrd".into(), file)),
         disks: Vec::new(),
         nets: Vec::new(),
+        vsock: None,
         rng: true,
         cpus,
         mem: MEM,

@@ -1,15 +1,19 @@
 //! The virtio devices.
 
+use std::cell::RefCell;
 use std::fs::File;
+use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::PathBuf;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::driver::drive;
 use crate::config::{Disk, Net};
-use crate::devices::{block, net, rng};
+use crate::devices::{block, net, rng, vsock};
 
 const SECTORS: u64 = 8;
 
@@ -75,4 +79,108 @@ pub fn rng(input: &[u8]) {
             harness.serve(rng::Worker { queue });
         },
     );
+}
+
+/// Sockets, with a program of the host at port 9, and one that comes and goes.
+pub fn vsock(input: &[u8]) {
+    HOST.with(|host| {
+        let mut host = host.borrow_mut();
+        let muxer = host.muxer();
+        drive(
+            input,
+            |bytes| host.step(bytes),
+            |harness| {
+                let queues = harness.attach(vsock::identity(3), vsock::QUEUE_SIZES);
+                harness.serve(vsock::Worker::new(muxer, queues));
+            },
+        );
+        host.streams.clear();
+    });
+}
+
+thread_local! {
+    static HOST: RefCell<Host> = RefCell::new(Host::new());
+}
+
+/// The host's programs.
+struct Host {
+    folder: PathBuf,
+    path: PathBuf,
+    listener: UnixListener,
+    port_9: UnixListener,
+    streams: Vec<UnixStream>,
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+impl Host {
+    fn new() -> Self {
+        let folder = std::env::temp_dir().join(format!(
+            "vmm-fuzzing-{}-{:?}",
+            std::process::id(),
+            std::thread::current().id()
+        ));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let path = folder.join("v");
+        let listener = |path: PathBuf| {
+            let _ = std::fs::remove_file(&path);
+            let listener = UnixListener::bind(path).expect("a listener");
+            listener.set_nonblocking(true).expect("a listener");
+            listener
+        };
+        Self {
+            listener: listener(path.clone()),
+            port_9: listener(folder.join("v_9")),
+            path,
+            folder,
+            streams: Vec::new(),
+        }
+    }
+
+    fn muxer(&self) -> vsock::Muxer {
+        // What an earlier input left.
+        while self.listener.accept().is_ok() || self.port_9.accept().is_ok() {}
+        let listener = self.listener.try_clone().expect("a listener");
+        vsock::Muxer::new(3, &self.path, listener).expect("streams")
+    }
+
+    /// The first byte says what happens, and to which stream; the others may be sent.
+    fn step(&mut self, bytes: &[u8]) {
+        while let Ok((stream, _)) = self.port_9.accept() {
+            self.keep(stream);
+        }
+        let Some((&first, bytes)) = bytes.split_first() else {
+            return;
+        };
+        let index = usize::from(first >> 3);
+        match first & 7 {
+            0 => {
+                if let Ok(mut stream) = UnixStream::connect(&self.path) {
+                    let _ = stream.write_all(format!("CONNECT {index}\n").as_bytes());
+                    self.keep(stream);
+                }
+            }
+            1 if index < self.streams.len() => drop(self.streams.swap_remove(index)),
+            what => {
+                let Some(stream) = self.streams.get_mut(index) else {
+                    return;
+                };
+                let _ = match what {
+                    2 => stream.shutdown(Shutdown::Write),
+                    3 => stream.shutdown(Shutdown::Read),
+                    4 => stream.read(&mut [0; 1 << 16]).map(drop),
+                    _ => stream.write(bytes).map(drop),
+                };
+            }
+        }
+    }
+
+    fn keep(&mut self, stream: UnixStream) {
+        stream.set_nonblocking(true).expect("a stream");
+        self.streams.push(stream);
+    }
 }

@@ -14,11 +14,12 @@ mod registers;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them; each has a binary in vmm/fuzz/fuzz_targets and a folder of seeds.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     ("registers", registers::registers),
     ("block", devices::block),
     ("net", devices::net),
     ("rng", devices::rng),
+    ("vsock", devices::vsock),
     ("boot", boot::boot),
     ("config", config::config),
 ];

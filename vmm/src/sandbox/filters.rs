@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 
 use libc::{
-    F_GETFD, PROT_EXEC, SYS_accept4, SYS_brk, SYS_clock_gettime, SYS_clock_nanosleep, SYS_close,
-    SYS_epoll_ctl, SYS_epoll_pwait, SYS_epoll_wait, SYS_exit, SYS_exit_group, SYS_fcntl,
-    SYS_fdatasync, SYS_fstat, SYS_futex, SYS_getdents64, SYS_getpid, SYS_getrandom, SYS_gettid,
-    SYS_gettimeofday, SYS_ioctl, SYS_lseek, SYS_madvise, SYS_mmap, SYS_mprotect, SYS_mremap,
-    SYS_munmap, SYS_newfstatat, SYS_openat, SYS_pread64, SYS_pwrite64, SYS_read, SYS_recvfrom,
-    SYS_restart_syscall, SYS_rmdir, SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_sched_getaffinity,
-    SYS_sched_getattr, SYS_sched_setaffinity, SYS_sched_setattr, SYS_sched_yield, SYS_sendto,
-    SYS_shutdown, SYS_sigaltstack, SYS_statx, SYS_tgkill, SYS_unlink, SYS_unlinkat, SYS_write,
-    TCGETS, TCGETS2, TCSETS, TCSETS2,
+    AF_UNIX, F_GETFD, FIONBIO, PROT_EXEC, SYS_accept4, SYS_brk, SYS_clock_gettime,
+    SYS_clock_nanosleep, SYS_close, SYS_connect, SYS_epoll_ctl, SYS_epoll_pwait, SYS_epoll_wait,
+    SYS_exit, SYS_exit_group, SYS_fcntl, SYS_fdatasync, SYS_fstat, SYS_futex, SYS_getdents64,
+    SYS_getpid, SYS_getrandom, SYS_gettid, SYS_gettimeofday, SYS_ioctl, SYS_lseek, SYS_madvise,
+    SYS_mmap, SYS_mprotect, SYS_mremap, SYS_munmap, SYS_newfstatat, SYS_openat, SYS_pread64,
+    SYS_pwrite64, SYS_read, SYS_recvfrom, SYS_restart_syscall, SYS_rmdir, SYS_rt_sigprocmask,
+    SYS_rt_sigreturn, SYS_sched_getaffinity, SYS_sched_getattr, SYS_sched_setaffinity,
+    SYS_sched_setattr, SYS_sched_yield, SYS_sendto, SYS_shutdown, SYS_sigaltstack, SYS_socket,
+    SYS_statx, SYS_tgkill, SYS_unlink, SYS_unlinkat, SYS_write, TCGETS, TCGETS2, TCSETS, TCSETS2,
 };
 use seccompiler::SeccompCmpArgLen::{Dword, Qword};
 use seccompiler::{
@@ -128,10 +128,22 @@ fn io() -> Vec<Allow> {
     calls
 }
 
+/// The same with vsock: streams of Unix sockets.
+fn io_streams() -> Vec<Allow> {
+    let mut calls = io();
+    calls.push(only(SYS_socket, 0, AF_UNIX as u64));
+    // To make an accepted stream one that doesn't wait.
+    calls.push(only(SYS_ioctl, 1, FIONBIO));
+    calls.extend([SYS_connect, SYS_accept4, SYS_recvfrom, SYS_shutdown].map(any));
+    calls
+}
+
 /// The main thread: signals, kicks to the vCPUs, and at the end the terminal.
 fn main() -> Vec<Allow> {
     let mut calls = events();
     calls.push(any(SYS_clock_nanosleep));
+    // The socket that vsock's streams came by.
+    calls.push(any(SYS_unlinkat));
     // TCSETS is followed by its two variants that wait.
     let terminal = [TCGETS, TCSETS, TCSETS + 1, TCSETS + 2];
     let terminal2 = [TCGETS2, TCSETS2, TCSETS2 + 1, TCSETS2 + 2];
@@ -184,6 +196,7 @@ pub fn program(role: Role, seccomp: Seccomp) -> Result<Option<BpfProgram>, Backe
     calls.extend(match role {
         Role::Vcpu => vcpu(),
         Role::Io => io(),
+        Role::IoStreams => io_streams(),
         Role::Main => main(),
         Role::Steer => steer(),
     });

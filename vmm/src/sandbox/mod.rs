@@ -27,11 +27,23 @@ pub enum Role {
     Vcpu,
     /// Serves the devices.
     Io,
+    /// The same, with Unix sockets for vsock.
+    IoStreams,
     /// Waits for signals and for the end.
     Main,
     /// The same, or answers the API: it may look at threads and move them, and remove
     /// files of the machine's.
     Steer,
+}
+
+impl Role {
+    const ALL: [Self; 5] = [
+        Self::Vcpu,
+        Self::Io,
+        Self::IoStreams,
+        Self::Main,
+        Self::Steer,
+    ];
 }
 
 /// What to give up, checked; nothing is given up yet.
@@ -83,7 +95,7 @@ impl Filters {
                 "this kernel has no seccomp; to go without it: --seccomp off".into(),
             ));
         }
-        let programs: Result<Vec<_>> = [Role::Vcpu, Role::Io, Role::Main, Role::Steer]
+        let programs: Result<Vec<_>> = Role::ALL
             .into_iter()
             .map(|role| match filters::program(role, seccomp) {
                 Ok(program) => Ok((role, program)),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::NamedTempFile;
 
-use crate::payload::{PVPANIC, Payload, RESET};
+use crate::payload::{NEXT, PVPANIC, Payload, RESET, Ring, WRITE, virtio};
 use crate::{no_kvm, vmm};
 
 fn run(payload: &Payload, options: &[&str]) -> Output {
@@ -110,52 +110,20 @@ fn input_may_be_a_file() {
 /// A driver for virtio-mmio in a dozen writes: reads sector 1 of the disk, and prints its
 /// first and its last byte.
 pub fn read_sector_1() -> Payload {
-    const DEVICE: u32 = 0xd000_0000;
-    const DESCRIPTORS: u32 = 0x30_0000;
-    const AVAILABLE: u32 = 0x30_1000;
-    const USED: u32 = 0x30_2000;
     const HEADER: u32 = 0x30_3000;
     const DATA: u32 = 0x30_4000;
     const STATUS: u32 = 0x30_5000;
-    const NEXT: u32 = 1;
-    const WRITE: u32 = 2;
-    let mut payload = Payload::default();
-    // Acknowledge, driver; feature VERSION_1; FEATURES_OK.
-    for (register, value) in [(0x70, 3), (0x24, 1), (0x20, 1), (0x70, 11)] {
-        payload = payload.poke32(DEVICE + register, value);
-    }
-    // Queue 0 of 4 descriptors, ready; DRIVER_OK.
-    for (register, value) in [
-        (0x30, 0),
-        (0x38, 4),
-        (0x80, DESCRIPTORS),
-        (0x90, AVAILABLE),
-        (0xa0, USED),
-        (0x44, 1),
-        (0x70, 15),
-    ] {
-        payload = payload.poke32(DEVICE + register, value);
-    }
-    // Type 0 (read), sector 1.
-    payload = payload.poke32(HEADER, 0).poke32(HEADER + 8, 1);
-    for (index, (address, length, flags)) in [
-        (HEADER, 16, NEXT | 1 << 16),
-        (DATA, 512, NEXT | WRITE | 2 << 16),
-        (STATUS, 1, WRITE),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let at = DESCRIPTORS + 16 * index as u32;
-        payload = payload
-            .poke32(at, address)
-            .poke32(at + 8, length)
-            .poke32(at + 12, flags);
-    }
-    payload
+    let ring = Ring(0x30_0000);
+    Payload::default()
+        .set_up(virtio(0), &[ring])
+        // Type 0 (read), sector 1.
+        .poke32(HEADER, 0)
+        .poke32(HEADER + 8, 1)
         .poke32(STATUS, 0xff)
-        .poke32(AVAILABLE, 1 << 16) // one request: descriptor 0
-        .poke32(DEVICE + 0x50, 0)
+        .describe(ring, 0, HEADER, 16, NEXT | 1 << 16)
+        .describe(ring, 1, DATA, 512, NEXT | WRITE | 2 << 16)
+        .describe(ring, 2, STATUS, 1, WRITE)
+        .offer(virtio(0), 0, ring, &[0])
         .wait_for_change(STATUS, 0xff)
         .print_from(DATA)
         .print_from(DATA + 511)

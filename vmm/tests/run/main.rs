@@ -10,6 +10,7 @@ mod guests;
 mod payload;
 mod refusals;
 mod sched;
+mod vsock;
 
 /// `vmm run` on a kernel, with a small memory and no input.
 fn vmm(kernel: &Path) -> Command {

@@ -19,6 +19,20 @@ const S5: u16 = 1 << 13 | 5 << 10;
 const ENTRY: u64 = 0x20_0000;
 const HEADERS: usize = 64 + 56;
 
+/// Where virtio device `index` has its registers.
+pub fn virtio(index: u32) -> u32 {
+    0xd000_0000 + index * 0x1000
+}
+
+/// A queue of 4 descriptors at an address of its own: descriptors, available and used
+/// ring, a page each.
+#[derive(Clone, Copy)]
+pub struct Ring(pub u32);
+
+/// Flags of a descriptor.
+pub const NEXT: u32 = 1;
+pub const WRITE: u32 = 2;
+
 /// Machine code under construction, for 64-bit ring 0.
 #[derive(Default)]
 pub struct Payload(Vec<u8>);
@@ -58,6 +72,49 @@ impl Payload {
             .code(&[0xbb])
             .code(&address.to_le_bytes()) // mov ebx, address
             .code(&[0x89, 0x03]) // mov [rbx], eax
+    }
+
+    /// Sets up a virtio device with these queues, as a driver of version 1 without features.
+    pub fn set_up(self, device: u32, rings: &[Ring]) -> Self {
+        // Acknowledge, driver; feature VERSION_1; FEATURES_OK.
+        let mut writes = vec![(0x70, 3), (0x24, 1), (0x20, 1), (0x70, 11)];
+        for (index, ring) in (0..).zip(rings) {
+            let addresses = [
+                (0x80, ring.0),
+                (0x90, ring.0 + 0x1000),
+                (0xa0, ring.0 + 0x2000),
+            ];
+            writes.extend([(0x30, index), (0x38, 4)]);
+            writes.extend(addresses);
+            writes.push((0x44, 1));
+        }
+        // DRIVER_OK.
+        writes.push((0x70, 15));
+        writes.into_iter().fold(self, |payload, (register, value)| {
+            payload.poke32(device + register, value)
+        })
+    }
+
+    /// Writes descriptor `index`: address, length, flags with the next one above.
+    pub fn describe(self, ring: Ring, index: u32, address: u32, length: u32, flags: u32) -> Self {
+        let at = ring.0 + 16 * index;
+        self.poke32(at, address)
+            .poke32(at + 8, length)
+            .poke32(at + 12, flags)
+    }
+
+    /// Offers the chains with these heads, the first ones or as many more; rings queue
+    /// `number`'s doorbell.
+    pub fn offer(self, device: u32, number: u32, ring: Ring, heads: &[u16]) -> Self {
+        let mut words = vec![0, heads.len() as u16];
+        words.extend(heads);
+        words.resize(words.len().next_multiple_of(2), 0);
+        let at = (ring.0 + 0x1000..).step_by(4);
+        at.zip(words.chunks(2))
+            .fold(self, |payload, (at, pair)| {
+                payload.poke32(at, u32::from(pair[0]) | u32::from(pair[1]) << 16)
+            })
+            .poke32(device + 0x50, number)
     }
 
     /// Waits until the byte at `address` is another one than `value`.

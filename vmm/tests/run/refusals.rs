@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use tempfile::NamedTempFile;
@@ -73,6 +74,27 @@ fn taps_that_are_none() {
     let kernel = Payload::default().halt().elf();
     assert_refused(kernel.path(), &["--net", "tap=vmfnowhere"], "ip tuntap add");
     assert_refused(kernel.path(), &["--net", "tap=lo"], "not a tap");
+}
+
+#[test]
+fn sockets_that_are_none() {
+    let kernel = Payload::default().halt().elf();
+    let folder = tempfile::tempdir().unwrap();
+    let vsock = |name: &str| format!("cid=3,socket={}/{name}", folder.path().display());
+    let refused = |name: &str, word| {
+        assert_refused(kernel.path(), &["--vsock", &vsock(name)], word);
+    };
+    refused("nowhere/v", "nowhere/v");
+    refused(&"x".repeat(100), "at most");
+    File::create(folder.path().join("file")).unwrap();
+    refused("file", "is a file already");
+    let live = UnixListener::bind(folder.path().join("live")).unwrap();
+    refused("live", "is in use");
+    drop(live);
+    // A refusal for another reason leaves no socket behind.
+    let options = ["--vsock", &vsock("v"), "--disk", "/nowhere/d"];
+    assert_refused(kernel.path(), &options, "/nowhere/d");
+    assert!(!folder.path().join("v").exists());
 }
 
 #[test]

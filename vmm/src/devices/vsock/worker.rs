@@ -1,0 +1,133 @@
+//! Carries packets between the streams and the guest, away from the vCPUs.
+
+use std::io::{Read, Write};
+
+use event_manager::{EventOps, Events, MutEventSubscriber};
+use vmm_sys_util::epoll::EventSet;
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::muxer::{Muxer, payload_size};
+use super::packet::{HEADER, Header};
+use crate::devices::virtio_mmio::{Chain, Served};
+use crate::memory::GuestMemory;
+
+/// Packets to the guest at one go; then the other devices have their turn.
+const BURST: usize = 256;
+
+/// The device with its queues.
+pub struct Worker {
+    muxer: Muxer,
+    to_guest: Served,
+    from_guest: Served,
+    /// For events that this device never has; kept, as the driver fills it.
+    _events: Served,
+}
+
+impl Worker {
+    /// A worker between the streams of `muxer` and the guest.
+    pub fn new(muxer: Muxer, [to_guest, from_guest, events]: [Served; 3]) -> Self {
+        Self {
+            muxer,
+            to_guest,
+            from_guest,
+            _events: events,
+        }
+    }
+
+    /// Takes and hands over all that there is. What the guest sends has answers; when too
+    /// many wait, its packets do, until it has taken some.
+    fn exchange(&mut self) {
+        self.muxer.host_events();
+        self.from_guest.serve_while(
+            &mut self.muxer,
+            |muxer| muxer.is_ready(),
+            |muxer, memory, chain| {
+                take(muxer, memory, chain);
+                0
+            },
+        );
+        let waited = !self.muxer.is_ready();
+        let mut turn = Turn {
+            muxer: &mut self.muxer,
+            left: BURST,
+        };
+        self.to_guest
+            .serve_while(&mut turn, Turn::is_ready, Turn::deliver);
+        // Both fail only when 2^64 - 1 of them wait already.
+        if turn.left == 0 {
+            let _ = self.to_guest.notified.write(1);
+        }
+        if waited && self.muxer.is_ready() {
+            let _ = self.from_guest.notified.write(1);
+        }
+    }
+}
+
+/// What is left of this turn.
+struct Turn<'a> {
+    muxer: &'a mut Muxer,
+    left: usize,
+}
+
+impl Turn<'_> {
+    fn is_ready(&mut self) -> bool {
+        self.left > 0 && self.muxer.fetch()
+    }
+
+    fn deliver(&mut self, memory: &GuestMemory, chain: Chain) -> u32 {
+        self.left -= 1;
+        let Ok(mut output) = chain.writer(memory) else {
+            return 0;
+        };
+        let Some(room) = output.available_bytes().checked_sub(HEADER) else {
+            return 0;
+        };
+        let Some((header, bytes)) = self.muxer.deliver(room) else {
+            return 0;
+        };
+        let written = output
+            .write_all(header.as_bytes())
+            .and_then(|()| output.write_all(bytes));
+        match written {
+            Ok(()) => (HEADER + bytes.len()) as u32,
+            Err(_) => 0,
+        }
+    }
+}
+
+/// Takes a packet of the guest's. What is none is dropped.
+fn take(muxer: &mut Muxer, memory: &GuestMemory, chain: Chain) {
+    let Ok(mut input) = chain.reader(memory) else {
+        return;
+    };
+    let mut header = [0; HEADER];
+    if input.read_exact(&mut header).is_err() {
+        return;
+    }
+    let Ok(header) = Header::read_from_bytes(&header) else {
+        return;
+    };
+    let Some(size) = payload_size(&header, input.available_bytes()) else {
+        return;
+    };
+    let mut payload = vec![0; size];
+    if input.read_exact(&mut payload).is_ok() {
+        muxer.take(&header, &payload);
+    }
+}
+
+impl MutEventSubscriber for Worker {
+    fn init(&mut self, ops: &mut EventOps) {
+        self.to_guest.watch(ops);
+        self.from_guest.watch(ops);
+        // Fails only for lack of memory; then the host's side is silent.
+        let _ = ops.add(Events::new(self.muxer.events(), EventSet::IN));
+    }
+
+    fn process(&mut self, _events: Events, _ops: &mut EventOps) {
+        self.exchange();
+    }
+}
+
+#[cfg(test)]
+mod tests;
