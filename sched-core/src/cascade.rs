@@ -51,6 +51,8 @@ pub struct Vcpu {
     pub ready: bool,
     /// It halts (`kvm_vcpu_is_blocking`).
     pub blocking: bool,
+    /// Its thread is in KVM_RUN (`wants_to_run`). One that is elsewhere takes no interrupt.
+    pub wants_to_run: bool,
     /// It was scheduled out though it could go on.
     pub preempted: bool,
     /// ... in kernel mode (`preempted_in_kernel`).
@@ -82,6 +84,12 @@ impl Vcpu {
     pub fn pending(&self, vector: u8) -> bool {
         let (reg, bit) = (usize::from(vector / 32), vector % 32);
         (self.irr[reg] | self.isr[reg]) >> bit & 1 == 1
+    }
+
+    /// If it isn't ready, is it because it runs, and so is about to take what is pending
+    /// (`ipi_link_running`)?
+    pub fn running(&self) -> bool {
+        self.wants_to_run && !self.blocking
     }
 
     /// Acknowledged, but maybe in the handler, which runs with interrupts off
@@ -134,34 +142,32 @@ impl Vcpu {
     }
 }
 
-/// A set of ranks to use, for comparing (`yield_ranks` in debugfs, `kvm.relaxed_boost`).
+/// A set of ranks to use, for comparing: the bits of `yield_ranks` in debugfs. Bit r is for
+/// rank r, the one after the last for sparing the walk when somebody who is waited for runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ranks {
-    on: u8,
-    /// Spare the walk when somebody who is waited for runs.
-    pub served: bool,
-}
+pub struct Ranks(pub u32);
 
 impl Default for Ranks {
+    /// All (`GENMASK(KVM_YIELD_REASONS, 0)`).
     fn default() -> Self {
-        Self {
-            on: u8::MAX,
-            served: true,
-        }
+        Self(0x7f)
     }
 }
 
 impl Ranks {
-    /// Without `rank`.
+    const SERVED: u32 = 1 << Rank::ALL.len();
+
+    /// Without `rank`; without [`Rank::Relaxed`] is `kvm.relaxed_boost=0`.
     pub fn without(self, rank: Rank) -> Self {
-        Self {
-            on: self.on & !(1 << rank as u8),
-            ..self
-        }
+        Self(self.0 & !(1 << rank as u32))
     }
 
     fn has(self, rank: Rank) -> bool {
-        self.on & (1 << rank as u8) != 0
+        self.0 & (1 << rank as u32) != 0
+    }
+
+    fn has_served(self) -> bool {
+        self.0 & Self::SERVED != 0
     }
 }
 
@@ -203,7 +209,7 @@ pub fn cascade(
             return Outcome::Yielded(idx, rank);
         }
     }
-    if awaited.running && ranks.served {
+    if awaited.running && ranks.has_served() {
         return Outcome::Served;
     }
     if !kernel_mode {

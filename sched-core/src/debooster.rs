@@ -15,6 +15,13 @@
 //! w_Y * v_Y + w_T * v_T stays, so V stays, and with it the lag and the eligibility of
 //! everybody else. On the levels below, inside the group of either, every level of Y's
 //! path is charged and every level of T's refunded, so that siblings keep theirs as well.
+//! As [`Entity::pay`] and [`Entity::get`] round, V moves by less than
+//! 2 + L / 2^22 * (1 + 6 / W) virtual ns either way, W being the weight of all there: below
+//! 4 ns for all that a slice may be, and for nice 0 by at most 1 ns, ahead.
+//!
+//! Nobody starves: with [`limit`] = max(slice, tick), who yields, however often and to whom
+//! of its VM, runs again within (limit + 2 slices) * W / w of its CPU's time, and so does
+//! everybody else there; slice is the longest on the queue.
 //!
 //! [`settle`] decides, from what each level looks like, and changes nothing; the caller
 //! applies the [`Settlement`] with [`Entity::pay`] and [`Entity::get`]. The small functions
@@ -142,11 +149,13 @@ pub fn recent(now: u64, then: u64, window: u64) -> bool {
 
 impl Entity {
     /// Y, or its ancestor, pays `service` ns: v += calc_delta_fair(service) + 1
-    /// (`yield_charge`, `entity_pay`). One more, so that V rather moves ahead: a transfer of L
-    /// moves V by less than 2 + L / 2^21 ns either way (for nice 0, by at most 1 ns, ahead),
-    /// as calc_delta_fair's inverse has 32 bits. The deadline moves along: what is left of the
-    /// request stays. Its protection ends, as its deadline is no longer the one that it was
-    /// picked with.
+    /// (`yield_charge`, `entity_pay`). One more, so that V rather moves ahead. The deadline
+    /// moves along: what is left of the request stays. Its protection ends, as its deadline
+    /// is no longer the one that it was picked with.
+    ///
+    /// Bound: as [`LoadWeight::calc_delta_fair`](crate::weight::LoadWeight::calc_delta_fair)
+    /// is off by less than 1 + L / 2^22 * (1 + 3 / w), w_Y * v_Y + w_T * v_T moves by less
+    /// than 2 * w_Y + w_T + L / 2^22 * (w_Y + w_T + 6), and V by 1 / W of that.
     ///
     /// Y is current on its levels, so its queue's [`Average`](crate::eevdf::Average) does
     /// not change.

@@ -42,7 +42,8 @@ pub struct Awaited {
     pub pending: Option<u32>,
     /// May still be in the handler and could run; of several the longest off.
     pub answering: Option<u32>,
-    /// Somebody runs who has the interrupt pending: he is about to take it.
+    /// Somebody runs who has the interrupt pending: he is about to take it
+    /// ([`Vcpu::running`]).
     pub running: bool,
 }
 
@@ -227,7 +228,7 @@ fn is_due<'a>(
     let acked = vcpu.asked == word::acked(word, me);
     if !acked && vcpu.pending(word::vector(word)) {
         if !vcpu.ready {
-            awaited.running |= !vcpu.blocking;
+            awaited.running |= vcpu.running();
         } else if !vcpu.deaf() {
             keep_longest(&mut awaited.pending, idx, vcpu);
         }

@@ -166,14 +166,18 @@ impl<const N: usize> Queue<N> {
         task
     }
 
-    /// Who runs next: whom somebody yielded to, else the least vtime. Changes nothing, as
-    /// the kernel may pick and think again.
+    /// Who runs next: whom somebody yielded to while that one is at most [`SLICE`] of vtime
+    /// ahead of the least, else the least. Changes nothing, as the kernel may pick and think
+    /// again.
+    ///
+    /// Bound: two vCPUs that yield to each other all the time would keep the CPU for good
+    /// without it. With it, of n tasks, the largest VM having s of them, whoever is queued
+    /// runs within n * (6 + 2 * s) slices.
     pub fn pick(&self) -> Option<&Task> {
-        let first = self.tasks.first().and_then(Option::as_ref);
-        match self.next {
-            None => first,
-            Some(id) => self.iter().find(|t| t.id == id).or(first),
-        }
+        let first = self.tasks.first().and_then(Option::as_ref)?;
+        let hint = self.next.and_then(|id| self.iter().find(|t| t.id == id));
+        let near = |t: &&Task| ahead(t.vtime, first.vtime) <= SLICE as i64;
+        hint.filter(near).or(Some(first))
     }
 
     /// The pick begins to run: it leaves the queue.

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use sched_core::debooster::{self, Host, Level, Mode, Settlement, TaskState, Tunables, Yield};
 use sched_core::eevdf::{self, Entity, Pick};
+use sched_core::weight::LoadWeight;
 
 #[path = "support/arbitrary.rs"]
 mod arbitrary;
@@ -102,6 +103,26 @@ proptest! {
             let left = |q: &[Entity]| q[who].deadline.wrapping_sub(q[who].vruntime);
             prop_assert_eq!(left(&after), left(&queue));
         }
+    }
+
+    /// V itself moves by less than 2 + L / 2^22 * (1 + 6 / W) virtual ns, and for nice 0 by
+    /// at most 1, ahead.
+    #[test]
+    fn a_transfer_moves_the_average_as_little_as_stated(
+        from in load(), to in load(), amount in prop_oneof![0..40_000_000u64, 0..1u64 << 42],
+    ) {
+        let moved = |from: LoadWeight, to: LoadWeight| {
+            let (mut y, mut t) = (Entity::new(from, 1), Entity::new(to, 1));
+            y.pay(amount);
+            t.get(amount);
+            weighted_sum(&[y, t], 0)
+        };
+        let total = i128::from(from.weight()) + i128::from(to.weight());
+        let most = 2 * total + ((i128::from(amount) * (total + 6)) >> 22) + 1;
+        let ahead = moved(from, to);
+        prop_assert!(ahead.abs() < most, "{ahead} / {total}, less than {most}");
+        let nice_0 = LoadWeight::from_nice(0);
+        prop_assert_eq!(moved(nice_0, nice_0), 1024);
     }
 
     /// Nobody else's lag changes by more than rounding, nor does anybody else's eligibility
@@ -318,7 +339,7 @@ fn equals() -> impl Strategy<Value = Vec<Entity>> {
     prop::collection::vec(entity, 3..8).prop_map(|list| {
         let entity = |(nice, slice)| Entity {
             custom_slice: true,
-            ..Entity::new(sched_core::weight::LoadWeight::from_nice(nice), slice)
+            ..Entity::new(LoadWeight::from_nice(nice), slice)
         };
         list.into_iter().map(entity).collect()
     })

@@ -84,7 +84,13 @@ impl World {
         Self {
             records: vec![Record::default(); n],
             asked: (0..n).map(|_| Asked::default()).collect(),
-            vcpus: vec![Vcpu::default(); n],
+            vcpus: vec![
+                Vcpu {
+                    wants_to_run: true,
+                    ..Vcpu::default()
+                };
+                n
+            ],
             // The clock wraps on the way.
             now: u32::MAX - 20,
             follow_eois,

@@ -188,19 +188,6 @@ impl Queue {
         self.entity(id).map(|e| Place::of(e, avg, times.tick))
     }
 
-    /// The place that has a newcomer of the same weight join at the very vruntime of `id`,
-    /// who is still here: [`eevdf::place`] inflates lag by (W + w) / W.
-    pub fn stand_in(&mut self, id: Id, times: &Times) -> Option<Place> {
-        let place = self.place_of(id, times)?;
-        let weight = u64::from(self.entity(id)?.load.weight());
-        let all = i128::from(self.weight);
-        let lag = i128::from(place.lag) * all / (all + i128::from(weight));
-        Some(Place {
-            lag: lag as i64,
-            ..place
-        })
-    }
-
     /// May `id` run although it is not eligible?
     pub fn may_advance(&mut self, id: Id, times: &Times) -> bool {
         let vlag = self.vlag(id);

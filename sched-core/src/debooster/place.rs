@@ -3,7 +3,8 @@
 //! *Handoff*: Y burns its CPU anyway, so T takes Y's place there, and Y, when it is switched
 //! out, the one where T waited. A place is a lag and what is left of a request, both as
 //! service, so that it means the same on either queue. To third parties on both CPUs nothing
-//! changes, and what Y and T have together stays: nothing is to be bounded or paid.
+//! changes, and what Y and T have together stays: nothing is to be bounded or paid. A place
+//! is a distance from V, so what both CPUs have run is charged before either is read.
 //!
 //! *Advance*: T runs where it is although it is not eligible, within the bound that holds
 //! for a yielder's debt. Nothing is minted: its lag becomes negative by running.
@@ -32,6 +33,20 @@ impl Place {
         Self {
             lag: debooster::lag(vlag, weight).clamp(-limit, limit),
             left: debooster::service(left.max(0) as u64, weight),
+        }
+    }
+
+    /// This place for a newcomer of `weight` while who has it is still there and leaves next
+    /// (`lag_beside`): [`crate::eevdf::place`] inflates lag by (W + w) / W, as joining moves
+    /// V, but the two together move it by nothing; so lag * W / (W + w) puts the newcomer
+    /// at the very vruntime of the other, if they weigh the same. `queue_weight`: W in
+    /// weight, the one who leaves included. Bound: |lag| * W below 2^63.
+    pub fn beside(self, queue_weight: u64, weight: u32) -> Self {
+        let load = queue_weight as i64;
+        let all = load.wrapping_add(i64::from(weight)).max(1);
+        Self {
+            lag: self.lag.wrapping_mul(load) / all,
+            ..self
         }
     }
 

@@ -1,4 +1,5 @@
-//! Entities and queues by proptest.
+//! Entities and queues by proptest. Each test uses a part of it.
+#![allow(dead_code)]
 
 use proptest::prelude::*;
 use sched_core::eevdf::{Average, Entity};

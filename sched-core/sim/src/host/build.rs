@@ -97,6 +97,7 @@ impl Host {
             seen: vec![
                 Vcpu {
                     blocking: true,
+                    wants_to_run: true,
                     timer_vector: 0xec,
                     ..Vcpu::default()
                 };

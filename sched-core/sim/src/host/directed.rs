@@ -188,19 +188,16 @@ impl Host {
             return false;
         }
         let (cpu, other) = (from.cpu as usize, to.cpu);
-        // A place is a distance from V, and V moves with what runs there: what the other CPU
-        // has run since it last looked, up to a tick, is to be charged first.
         // A place is a distance from V, and V moves with what runs there: charge first what
         // the other CPU has run since it last looked, up to a tick.
         self.update_curr(other as usize);
+        let weight = to.entity.load.weight();
         let times = self.times;
-        let exact = self.policy.exact;
         let queue = self.level(me);
-        let mine = match exact {
-            true => queue.stand_in(me, &times),
-            false => queue.place_of(me, &times),
+        let Some(mine) = queue.place_of(me, &times) else {
+            return false;
         };
-        let Some(mine) = mine else { return false };
+        let mine = mine.beside(queue.weight(), weight);
         let Some(theirs) = self.level(target).place_of(target, &times) else {
             return false;
         };
