@@ -1,12 +1,13 @@
 //! The model against the testbed: what each variant gains over stock, measured and
 //! simulated.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
 use dense_bench::results::Results;
 
-use crate::policy::Policy;
+use crate::policy::{Policy, Variant};
 use crate::run;
 use crate::scenario::Scenario;
 use crate::tables::{Setting, ratio, values};
@@ -26,22 +27,19 @@ pub fn simulate(measured: &Results, folder: &Path, seeds: u64, done: impl Fn()) 
         if !path.exists() {
             continue;
         }
-        let names: Vec<String> = variants.keys().map(|v| v.to_string()).collect();
-        let known = names.iter().filter(|n| Policy::named(n, &[]).is_some());
-        let list: Vec<String> = known.map(|n| format!("\"{n}\"")).collect();
         let text = std::fs::read_to_string(&path).map_err(|source| Error::Io {
             what: "read",
             path: path.clone(),
             source,
         })?;
         let text = text
-            .replace("@VARIANTS@", &list.join(", "))
             .replace("@LAYOUT@", if layout.is_empty() { "flat" } else { &layout })
             .replace("@GUESTS@", &guests.to_string())
             .replace("@VCPUS@", &vcpus.to_string())
             .replace("@CPUS@", &cpus.to_string());
         let scenario = Scenario::parse(&text, &path.display().to_string())?;
-        let results = run::run(&scenario, seeds, || ());
+        let variants = measured_variants(measured, &variants);
+        let results = run::run_variants(&scenario, &variants, seeds, || ());
         match &mut all {
             Some(all) => all.cells.extend(results.cells),
             None => all = Some(results),
@@ -56,6 +54,22 @@ pub fn simulate(measured: &Results, folder: &Path, seeds: u64, done: impl Fn()) 
     })?;
     all.plan = "calibrate".into();
     Ok(all)
+}
+
+/// Those of the measured variants whose switches the simulator knows: from what was written
+/// to the host's files, or, in results older than that, by name.
+fn measured_variants(
+    measured: &Results,
+    of: &BTreeMap<&str, BTreeMap<u64, f64>>,
+) -> Vec<(Variant, Policy)> {
+    let known = |name: &&str| {
+        let cell = measured.cells.iter().find(|c| c.variant == **name)?;
+        let variant = Variant::of_cell(name, &cell.options);
+        let variant = variant.or_else(|| Variant::named(name, &[]))?;
+        let policy = variant.policy().ok()?;
+        Some((variant, policy))
+    };
+    of.keys().filter_map(known).collect()
 }
 
 /// A row for each setting and variant that both have.

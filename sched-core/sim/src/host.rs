@@ -6,6 +6,7 @@
 
 mod balance;
 mod build;
+mod compare;
 mod directed;
 mod fair;
 mod happen;
@@ -64,6 +65,8 @@ struct Task {
     in_spin: bool,
     /// Its last IPI.
     record: Record<RECORD_WORDS>,
+    /// Of the comparison variants: the same.
+    compare: compare::Compared,
     yields: TaskState,
     /// The place that it has given its own for.
     swap: Option<(u32, Place)>,
@@ -96,8 +99,8 @@ struct Cpu {
     /// Runnable threads.
     nr: u32,
     resched: bool,
-    /// Of mode v2 and v3: when a yield was last settled here.
-    limited_at: Option<u64>,
+    /// Of the comparison variants.
+    compare: compare::OnCpu,
 }
 
 /// A VM's cgroup on one CPU.

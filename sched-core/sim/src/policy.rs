@@ -1,198 +1,324 @@
-//! What the host's kernel does with a spinning vCPU: the switches of a variant.
+//! What the host's kernel does with a spinning vCPU: its files under /sys, as far as they
+//! bear on that.
+//!
+//! A variant is said as in the plans of the harness, `benches/plans/*.toml`: which kernel,
+//! and what is written to its files. Their names are known here too, from the same files.
 
+use std::collections::BTreeMap;
+
+use dense_bench::plan::HostKernel;
+use sched_core::cascade::{Rank, Ranks};
+use sched_core::debooster::{self, Tunables};
 use serde::Deserialize;
+use toml::Spanned;
 
-use crate::scenario::Bounded;
+/// Plans whose variants are known by name.
+const PLANS: [&str; 3] = [
+    include_str!("../../../benches/plans/variants.toml"),
+    include_str!("../../../benches/plans/ablation.toml"),
+    include_str!("../../../benches/plans/ipi.toml"),
+];
 
-/// What a yield on one runqueue does to vruntimes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+/// `/sys/kernel/directed_yield/mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// 6.12.117 as it is: a buddy, and the yielder's slice is forfeited on its own level.
-    Off,
-    /// The yielder pays, to everybody.
-    Penalty,
-    /// The target gets, from everybody.
-    Credit,
-    /// The yielder pays the target.
-    Transfer,
+    /// One of the series.
+    Ours(debooster::Mode),
     /// Comparison: penalty at the common level, limited per runqueue.
     V2,
-    /// Comparison: bounded credit along the target's ancestors, limited per runqueue.
+    /// Comparison: bounded credit along the target's ancestors.
     V3,
     /// Comparison: a forfeit on each of the yielder's levels.
     Hier,
 }
 
-/// Whom a spinning vCPU yields to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Search {
-    /// The round-robin scan of `kvm_vcpu_on_spin()`.
-    Stock,
-    /// The scan, where a vCPU that any IPI waits for counts as in the kernel.
-    Pending,
-    /// First the vCPUs that owe the spinner an answer, then the rest of the cascade.
-    Cascade,
+/// `yield_compare` of module kvm: the search of the comparison variants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compare {
+    /// The EOI of any vector answers an IPI.
+    V2,
+    /// The EOI of its own vector does.
+    V3,
 }
 
-/// All switches of a variant.
+/// All switches of a kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
-    /// On one runqueue.
+    /// How yielder and target settle.
     pub mode: Mode,
-    /// Whom.
-    pub search: Search,
-    /// The target on another runqueue may run ahead of its turn.
-    pub advance: bool,
-    /// Yielder and target on another runqueue exchange their places.
-    pub handoff: bool,
-    /// The target joins at the yielder's very vruntime, instead of by its lag while the
-    /// yielder is still queued, which moves everybody else: docs/simulator.md.
-    pub exact: bool,
-    /// A yield back within this is damped, ns.
-    pub pair_window_ns: u64,
-    /// A yielder settles at most once in this, ns, where the mode is limited.
-    pub rate_window_ns: u64,
-    /// How long a sent IPI is thought to be under way, ns.
+    /// The other files of `/sys/kernel/directed_yield`.
+    pub tunables: Tunables,
+    /// Whom a vCPU waits for is remembered, and ranked.
+    pub ipi_tracking: bool,
+    /// ... also of IPIs to several.
+    pub ipi_multicast: bool,
+    /// How long, ns.
     pub ipi_window_ns: u64,
-    /// Of what margins and penalties are fractions, ns; 0 is the base slice.
-    pub granularity_ns: u64,
+    /// The ranks in use.
+    pub ranks: Ranks,
+    /// A failed yield does not end the scan.
+    pub spin_rescan: bool,
+    /// Another design's search instead.
+    pub compare: Option<Compare>,
 }
 
-/// A variant that a scenario defines: another one with some switches changed.
+/// A kernel and what is written to its files.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Variant {
-    /// Its name.
-    pub name: String,
-    /// What it starts from.
-    pub base: String,
-    mode: Option<Mode>,
-    search: Option<Search>,
-    advance: Option<bool>,
-    handoff: Option<bool>,
-    exact: Option<bool>,
-    pair_window_ns: Option<Bounded<0, 1_000_000_000>>,
-    rate_window_ns: Option<Bounded<0, 1_000_000_000>>,
-    ipi_window_ns: Option<Bounded<0, 60_000_000_000>>,
-    granularity_ns: Option<Bounded<0, 100_000_000>>,
+    /// Its name in results.
+    pub name: Spanned<String>,
+    /// The kernel.
+    pub kernel: HostKernel,
+    /// Files, and what is written to them.
+    #[serde(default)]
+    pub sysfs: BTreeMap<Spanned<String>, String>,
+}
+
+/// Of a plan only its variants.
+#[derive(Deserialize)]
+struct Plan {
+    #[serde(default)]
+    variant: Vec<Variant>,
 }
 
 impl Policy {
-    /// The names that [`Policy::named`] knows by itself.
-    pub const NAMES: [&str; 12] = [
-        "stock",
-        "receiver-first",
-        "penalty",
-        "credit",
-        "transfer",
-        "advance",
-        "handoff",
-        "vmfirst",
-        "exact-handoff",
-        "v2",
-        "v3",
-        "hier",
-    ];
-
-    /// The policy called `name`, also one of `own`.
-    pub fn named(name: &str, own: &[Variant]) -> Option<Self> {
-        match own.iter().position(|v| v.name == name) {
-            // Only those above it: no circles.
-            Some(at) => Some(own[at].apply(Self::named(&own[at].base, &own[..at])?)),
-            None => Self::builtin(name),
+    /// A kernel as it boots.
+    pub fn of(kernel: HostKernel) -> Self {
+        let tunables = Tunables::default();
+        let series = Self {
+            mode: Mode::Ours(tunables.mode),
+            tunables,
+            ipi_tracking: true,
+            ipi_multicast: true,
+            ipi_window_ns: 50_000_000,
+            ranks: Ranks::default(),
+            spin_rescan: true,
+            compare: None,
+        };
+        match kernel {
+            HostKernel::Stock => Self {
+                mode: Mode::Ours(debooster::Mode::Off),
+                ipi_tracking: false,
+                spin_rescan: false,
+                ..series
+            },
+            HostKernel::Patched | HostKernel::Compare => series,
         }
     }
 
-    fn builtin(name: &str) -> Option<Self> {
-        let stock = Self {
-            mode: Mode::Off,
-            search: Search::Stock,
-            advance: false,
-            handoff: false,
-            exact: false,
-            pair_window_ns: 600_000,
-            rate_window_ns: 6_000_000,
-            ipi_window_ns: 50_000_000,
-            granularity_ns: 0,
-        };
-        let first = Self {
-            search: Search::Cascade,
-            ..stock.clone()
-        };
-        Some(match name {
-            "stock" => stock,
-            "receiver-first" => first,
-            "penalty" => Self {
-                mode: Mode::Penalty,
-                ..first
+    /// Writes `value` to the file `path`; says what is wrong with either.
+    pub fn write(&mut self, path: &str, value: &str) -> Result<(), String> {
+        let unknown = || format!("the simulator knows no file {path}");
+        let refused = || format!("{path} does not take \"{value}\"");
+        let (folder, file) = path.rsplit_once('/').ok_or_else(unknown)?;
+        match folder {
+            "/sys/kernel/directed_yield" => match file {
+                "mode" => self.mode = mode(value).ok_or_else(refused)?,
+                "handoff" => self.tunables.handoff = switch(value).ok_or_else(refused)?,
+                "advance" => self.tunables.advance = switch(value).ok_or_else(refused)?,
+                _ => {
+                    let number = match file {
+                        "granularity_ns" => &mut self.tunables.granularity_ns,
+                        "pair_window_ns" => &mut self.tunables.pair_window_ns,
+                        "rate_window_ns" => &mut self.tunables.rate_window_ns,
+                        _ => return Err(unknown()),
+                    };
+                    *number = value.parse().map_err(|_| refused())?;
+                    self.tunables.check()?;
+                }
             },
-            "credit" => Self {
-                mode: Mode::Credit,
-                ..first
+            "/sys/module/kvm/parameters" => match file {
+                "ipi_tracking" => self.ipi_tracking = switch(value).ok_or_else(refused)?,
+                "ipi_multicast" => self.ipi_multicast = switch(value).ok_or_else(refused)?,
+                "spin_rescan" => self.spin_rescan = switch(value).ok_or_else(refused)?,
+                "ipi_window_ns" => {
+                    let ns = value.parse().ok();
+                    let ns = ns.filter(|ns| (1..=1_000_000_000).contains(ns));
+                    self.ipi_window_ns = ns.ok_or_else(refused)?;
+                }
+                "relaxed_boost" => {
+                    if !switch(value).ok_or_else(refused)? {
+                        self.ranks = self.ranks.without(Rank::Relaxed);
+                    }
+                }
+                // Only how soon a record ends; asking the registers tells the same here.
+                "ipi_eoi" => _ = switch(value).ok_or_else(refused)?,
+                "yield_compare" => {
+                    self.compare = match value {
+                        "0" => None,
+                        "2" => Some(Compare::V2),
+                        "3" => Some(Compare::V3),
+                        _ => return Err(refused()),
+                    }
+                }
+                _ => return Err(unknown()),
             },
-            "transfer" => Self {
-                mode: Mode::Transfer,
-                ..first
-            },
-            "advance" => Self {
-                advance: true,
-                ..first
-            },
-            "handoff" => Self {
-                handoff: true,
-                ..first
-            },
-            "exact-handoff" => Self {
-                handoff: true,
-                exact: true,
-                ..first
-            },
-            "vmfirst" => Self {
-                mode: Mode::Transfer,
-                advance: true,
-                handoff: true,
-                exact: true,
-                ..first
-            },
-            "v2" => Self {
-                mode: Mode::V2,
-                search: Search::Pending,
-                ..stock
-            },
-            "v3" => Self {
-                mode: Mode::V3,
-                search: Search::Pending,
-                ..stock
-            },
-            "hier" => Self {
-                mode: Mode::Hier,
-                ..stock
-            },
-            _ => return None,
-        })
+            "/sys/kernel/debug/kvm" if file == "yield_ranks" => {
+                let hex = value.trim_start_matches("0x");
+                self.ranks = Ranks(u32::from_str_radix(hex, 16).map_err(|_| refused())?);
+            }
+            _ => return Err(unknown()),
+        }
+        Ok(())
     }
 }
 
 impl Variant {
-    fn apply(&self, base: Policy) -> Policy {
-        Policy {
-            mode: self.mode.unwrap_or(base.mode),
-            search: self.search.unwrap_or(base.search),
-            advance: self.advance.unwrap_or(base.advance),
-            handoff: self.handoff.unwrap_or(base.handoff),
-            exact: self.exact.unwrap_or(base.exact),
-            pair_window_ns: self
-                .pair_window_ns
-                .map_or(base.pair_window_ns, Bounded::get),
-            rate_window_ns: self
-                .rate_window_ns
-                .map_or(base.rate_window_ns, Bounded::get),
-            ipi_window_ns: self.ipi_window_ns.map_or(base.ipi_window_ns, Bounded::get),
-            granularity_ns: self
-                .granularity_ns
-                .map_or(base.granularity_ns, Bounded::get),
+    /// All names that are known without a scenario's help, best known first.
+    pub fn known() -> Vec<Self> {
+        let mut known: Vec<Self> = Vec::new();
+        for text in PLANS {
+            // The files are part of the program, and its tests read them.
+            let plan = toml::from_str(text).unwrap_or(Plan {
+                variant: Vec::new(),
+            });
+            for variant in plan.variant {
+                if known
+                    .iter()
+                    .all(|k| k.name.as_ref() != variant.name.as_ref())
+                {
+                    known.push(variant);
+                }
+            }
+        }
+        known
+    }
+
+    /// The variant called `name`, of `own` or of the known ones.
+    pub fn named(name: &str, own: &[Self]) -> Option<Self> {
+        let is = |v: &&Self| v.name.as_ref() == name;
+        let found = own.iter().find(is).cloned();
+        found.or_else(|| Self::known().into_iter().find(|v| is(&v)))
+    }
+
+    /// Its kernel's switches; or what is wrong, and where in the scenario.
+    pub fn policy(&self) -> Result<Policy, (std::ops::Range<usize>, String)> {
+        let mut policy = Policy::of(self.kernel);
+        for (path, value) in &self.sysfs {
+            let written = policy.write(path.as_ref(), value);
+            written.map_err(|what| (path.span(), what))?;
+        }
+        Ok(policy)
+    }
+
+    /// What results say of it: as the harness, the kernel and each file.
+    pub fn options(&self) -> BTreeMap<String, String> {
+        let files = self.sysfs.iter();
+        let mut options: BTreeMap<String, String> = files
+            .map(|(path, value)| (path.as_ref().clone(), value.clone()))
+            .collect();
+        options.insert("host_kernel".into(), self.kernel.name().into());
+        options
+    }
+
+    /// The variant called `name` that a cell with these options had.
+    pub fn of_cell(name: &str, options: &BTreeMap<String, String>) -> Option<Self> {
+        let kernel = match options.get("host_kernel")?.as_str() {
+            "stock" => HostKernel::Stock,
+            "patched" => HostKernel::Patched,
+            "compare" => HostKernel::Compare,
+            _ => return None,
+        };
+        let files = options.iter().filter(|(path, _)| path.starts_with('/'));
+        let sysfs = files.map(|(path, value)| (Spanned::new(0..0, path.clone()), value.clone()));
+        Some(Self {
+            name: Spanned::new(0..0, name.into()),
+            kernel,
+            sysfs: sysfs.collect(),
+        })
+    }
+}
+
+/// As the kernel's `kstrtobool` and `%u` take them.
+fn switch(value: &str) -> Option<bool> {
+    match value {
+        "1" | "Y" | "y" | "on" => Some(true),
+        "0" | "N" | "n" | "off" => Some(false),
+        _ => None,
+    }
+}
+
+fn mode(value: &str) -> Option<Mode> {
+    Some(match value {
+        "off" => Mode::Ours(debooster::Mode::Off),
+        "plain" => Mode::Ours(debooster::Mode::Plain),
+        "penalty" => Mode::Ours(debooster::Mode::Penalty),
+        "credit" => Mode::Ours(debooster::Mode::Credit),
+        "transfer" => Mode::Ours(debooster::Mode::Transfer),
+        "v2" => Mode::V2,
+        "v3" => Mode::V3,
+        "hier" => Mode::Hier,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_plans_variants_are_known_and_mean_something() {
+        let known = Variant::known();
+        for name in [
+            "stock",
+            "vmfirst",
+            "vmfirst-off",
+            "transfer",
+            "v2",
+            "v3",
+            "hier",
+        ] {
+            assert!(known.iter().any(|v| v.name.as_ref() == name), "{name}");
+        }
+        for variant in known {
+            let name = variant.name.as_ref();
+            let policy = variant.policy();
+            assert!(policy.is_ok(), "{name}: {policy:?}");
+            let of = Variant::of_cell(name, &variant.options()).unwrap();
+            assert_eq!(of.policy(), policy, "{name} from a cell's options");
+        }
+    }
+
+    /// A name stands for one thing only, in whatever plan.
+    #[test]
+    fn names_agree() {
+        let known = Variant::known();
+        for text in PLANS {
+            let plan: Plan = toml::from_str(text).unwrap();
+            for variant in plan.variant {
+                let same = known
+                    .iter()
+                    .find(|k| k.name.as_ref() == variant.name.as_ref());
+                let same = same.and_then(|k| k.policy().ok());
+                assert_eq!(same, variant.policy().ok(), "{}", variant.name.as_ref());
+            }
+        }
+    }
+
+    #[test]
+    fn with_all_switched_off_nothing_is_left_of_the_series() {
+        let off = Variant::named("vmfirst-off", &[])
+            .unwrap()
+            .policy()
+            .unwrap();
+        assert_eq!(off, Policy::of(HostKernel::Stock));
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_is_refused() {
+        let mut policy = Policy::of(HostKernel::Patched);
+        for (path, value) in [
+            ("/sys/kernel/directed_yield/mode", "best"),
+            ("/sys/kernel/directed_yield/granularity_ns", "5"),
+            ("/sys/kernel/directed_yield/handoff", "2"),
+            ("/sys/module/kvm/parameters/ipi_window_ns", "0"),
+            ("/sys/module/kvm/parameters/yield_compare", "1"),
+            ("/sys/kernel/debug/kvm/yield_ranks", "all"),
+            ("/proc/sys/kernel/panic", "1"),
+            ("nothing", "1"),
+        ] {
+            assert!(policy.write(path, value).is_err(), "{path} {value}");
         }
     }
 }

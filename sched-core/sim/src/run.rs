@@ -8,21 +8,30 @@ use dense_bench::results::{Cell, Results, sha256};
 use rayon::prelude::*;
 
 use crate::host::Host;
-use crate::policy::Policy;
+use crate::policy::{Policy, Variant};
 use crate::scenario::Scenario;
 
-/// Runs all cells. `done` is told after each.
+/// Runs all cells of what the scenario compares. `done` is told after each.
 pub fn run(scenario: &Scenario, seeds: u64, done: impl Fn() + Sync) -> Results {
-    let policies = scenario.policies();
+    run_variants(scenario, &scenario.compared(), seeds, done)
+}
+
+/// Runs all cells of some variants.
+pub fn run_variants(
+    scenario: &Scenario,
+    variants: &[(Variant, Policy)],
+    seeds: u64,
+    done: impl Fn() + Sync,
+) -> Results {
     let sizes = scenario.sizes();
     let mut jobs = Vec::new();
     for size in &sizes {
-        for (name, policy) in &policies {
-            jobs.extend((1..=seeds).map(|seed| (size, name.as_str(), policy, seed)));
+        for variant in variants {
+            jobs.extend((1..=seeds).map(|seed| (size, variant, seed)));
         }
     }
-    let cells = jobs.par_iter().map(|(size, name, policy, seed)| {
-        let cell = cell(size, name, policy, *seed);
+    let cells = jobs.par_iter().map(|(size, (variant, policy), seed)| {
+        let cell = cell(size, variant, policy, *seed);
         done();
         cell
     });
@@ -35,11 +44,11 @@ pub fn run(scenario: &Scenario, seeds: u64, done: impl Fn() + Sync) -> Results {
 
 /// How many cells [`run`] makes.
 pub fn count(scenario: &Scenario, seeds: u64) -> u64 {
-    scenario.sizes().len() as u64 * scenario.variants.len() as u64 * seeds
+    scenario.sizes().len() as u64 * scenario.variants.as_ref().len() as u64 * seeds
 }
 
 /// One variant, one seed.
-pub fn cell(scenario: &Scenario, variant: &str, policy: &Policy, seed: u64) -> Cell {
+pub fn cell(scenario: &Scenario, variant: &Variant, policy: &Policy, seed: u64) -> Cell {
     let begin = Instant::now();
     let mut host = Host::new(scenario, policy, seed);
     let (warmup, window) = (scenario.warmup_ms.get(), scenario.window_ms.get());
@@ -54,25 +63,13 @@ pub fn cell(scenario: &Scenario, variant: &str, policy: &Policy, seed: u64) -> C
     let spec = &scenario.host;
     Cell {
         workload: workload(scenario),
-        variant: variant.into(),
+        variant: variant.name.as_ref().clone(),
         guests: per_guest.len() as u32,
         vcpus: scenario.vm.first().map_or(0, |vm| vm.vcpus.get() as u32),
         pcpus: spec.cpus.get() as u32,
         seed,
         kernel: "model of 6.12.117".into(),
-        options: BTreeMap::from([
-            ("scenario".into(), scenario.name.clone()),
-            ("cgroup_layout".into(), spec.layout.name().into()),
-            (
-                "pinning".into(),
-                if spec.pinned { "one CPU each" } else { "none" }.into(),
-            ),
-            ("hz".into(), spec.hz.get().to_string()),
-            (
-                "spin_window_ns".into(),
-                spec.cost.spin_window_ns.get().to_string(),
-            ),
-        ]),
+        options: options(scenario, variant),
         host: "simulated".into(),
         value: per_guest.iter().sum(),
         unit: "rounds/s".into(),
@@ -86,6 +83,26 @@ pub fn cell(scenario: &Scenario, variant: &str, policy: &Policy, seed: u64) -> C
         machine: BTreeMap::new(),
         timeline: None,
     }
+}
+
+/// What was chosen beside the fields that results have, as the harness names it.
+fn options(scenario: &Scenario, variant: &Variant) -> BTreeMap<String, String> {
+    let spec = &scenario.host;
+    let pinning = if spec.pinned { "one-to-one" } else { "none" };
+    let mut options = variant.options();
+    options.extend(
+        [
+            ("scenario", scenario.name.clone()),
+            ("cgroup_layout", spec.layout.name().into()),
+            ("pinning", pinning.into()),
+            ("hz", spec.hz.get().to_string()),
+            ("spin_window_ns", spec.cost.spin_window_ns.get().to_string()),
+            ("warmup_ms", scenario.warmup_ms.get().to_string()),
+            ("window_ms", scenario.window_ms.get().to_string()),
+        ]
+        .map(|(name, value)| (name.to_string(), value)),
+    );
+    options
 }
 
 /// The names of what runs, each once.

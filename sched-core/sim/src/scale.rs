@@ -7,7 +7,6 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use crate::host::Host;
-use crate::policy::Policy;
 use crate::scenario::Scenario;
 use crate::{Error, Result};
 
@@ -37,8 +36,6 @@ impl Point {
 /// VMs of 16 vCPUs, two vCPUs a CPU, with locks and shootdowns. About `events` events a
 /// host.
 pub fn measure(cpus: u64, variant: &str, events: u64) -> Result<Point> {
-    let policy = Policy::named(variant, &[])
-        .ok_or_else(|| Error::Invalid(format!("no variant \"{variant}\"")))?;
     let text = format!(
         "name = \"scale\"\nwindow_ms = 1\nvariants = [\"{variant}\"]\n[host]\ncpus = {cpus}\n\
          [[vm]]\ncount = {}\nvcpus = 16\nworkload = \"scale\"\nsteps = [\
@@ -46,7 +43,12 @@ pub fn measure(cpus: u64, variant: &str, events: u64) -> Result<Point> {
          {{ do = \"call\", ns = 2_000 }}]\n",
         cpus / 8
     );
-    let mut host = Host::new(&Scenario::parse(&text, "scale")?, &policy, 1);
+    let scenario = Scenario::parse(&text, "scale")?;
+    let compared = scenario.compared();
+    let Some((_, policy)) = compared.first() else {
+        return Err(Error::Invalid(format!("no variant \"{variant}\"")));
+    };
+    let mut host = Host::new(&scenario, policy, 1);
     host.run(20_000_000);
     host.begin_window();
     let begin = cpu_s();

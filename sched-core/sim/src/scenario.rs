@@ -42,7 +42,7 @@ pub struct Scenario {
     #[serde(default = "one")]
     pub seeds: Bounded<1, 10_000>,
     /// What is compared: names of [`Variant`]s.
-    pub variants: Vec<Spanned<String>>,
+    pub variants: Spanned<Vec<Spanned<String>>>,
     /// Variants of one's own.
     #[serde(default)]
     pub variant: Vec<Variant>,
@@ -300,12 +300,15 @@ impl Scenario {
         Ok(scenario)
     }
 
-    /// The policies to compare, by name, in the order of the file.
-    pub fn policies(&self) -> Vec<(String, Policy)> {
-        let known = |name: &str| Policy::named(name, &self.variant);
-        let names = self.variants.iter().map(|v| v.as_ref());
-        names
-            .filter_map(|name: &String| Some((name.clone(), known(name)?)))
+    /// What is compared, in the order of the file.
+    pub fn compared(&self) -> Vec<(Variant, Policy)> {
+        let names = self.variants.as_ref().iter().map(|v| v.as_ref());
+        let chosen = names.filter_map(|name: &String| Variant::named(name, &self.variant));
+        chosen
+            .filter_map(|variant| {
+                let policy = variant.policy().ok()?;
+                Some((variant, policy))
+            })
             .collect()
     }
 
@@ -334,17 +337,30 @@ impl Scenario {
 
     /// What no single value shows.
     fn check(&self) -> std::result::Result<(), (std::ops::Range<usize>, String)> {
-        if self.variants.is_empty() {
-            return Err((
-                0..0,
-                "no variants: variants = [\"stock\", \"vmfirst\"]".into(),
-            ));
+        let variants = self.variants.as_ref();
+        if variants.is_empty() {
+            let what = "no variants: variants = [\"stock\", \"vmfirst\"]".into();
+            return Err((self.variants.span(), what));
         }
-        for name in &self.variants {
-            if Policy::named(name.as_ref(), &self.variant).is_none() {
-                let known = Policy::NAMES.join(", ");
+        for (n, name) in variants.iter().enumerate() {
+            if variants[..n].iter().any(|v| v.as_ref() == name.as_ref()) {
+                let what = format!("\"{}\" a second time", name.as_ref());
+                return Err((name.span(), what));
+            }
+            if Variant::named(name.as_ref(), &self.variant).is_none() {
+                let known = Variant::known();
+                let known: Vec<&str> = known.iter().map(|v| v.name.as_ref().as_str()).collect();
+                let known = known.join(", ");
                 let what = format!("no variant \"{}\"; there are {known}", name.as_ref());
                 return Err((name.span(), what));
+            }
+        }
+        for (n, variant) in self.variant.iter().enumerate() {
+            variant.policy()?;
+            let name = variant.name.as_ref();
+            if self.variant[..n].iter().any(|v| v.name.as_ref() == name) {
+                let what = format!("a second variant \"{name}\"");
+                return Err((variant.name.span(), what));
             }
         }
         let (mut vcpus, mut vmf) = (0, 0);

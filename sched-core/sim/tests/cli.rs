@@ -72,13 +72,22 @@ fn nonsense_gets_one_line_with_its_place() {
         "ns = -5 }",
         "12:33: -5 is out of range: 0 to 3600000000000",
     );
+    let known = sched_sim::policy::Variant::known();
+    let known: Vec<&str> = known.iter().map(|v| v.name.as_ref().as_str()).collect();
     refused(
         "\"stock\"",
         "\"fast\"",
-        &format!(
-            "3:13: no variant \"fast\"; there are {}",
-            sched_sim::policy::Policy::NAMES.join(", ")
-        ),
+        &format!("3:13: no variant \"fast\"; there are {}", known.join(", ")),
+    );
+    refused(
+        "[\"stock\"]",
+        "[\"stock\", \"stock\"]",
+        "3:22: \"stock\" a second time",
+    );
+    refused(
+        "[\"stock\"]",
+        "[]",
+        "3:12: no variants: variants = [\"stock\", \"vmfirst\"]",
     );
     refused(
         "count = 1",
@@ -86,6 +95,26 @@ fn nonsense_gets_one_line_with_its_place() {
         "10:9: 34 vCPUs of class vmf so far; at most 16 a CPU",
     );
     refused("cpus = 2", "cpus = 0", "6:8: 0 is out of range: 1 to 4096");
+}
+
+#[test]
+fn a_variant_of_ones_own_is_checked_too() {
+    let own = |text: &str| format!("[[variant]]\nname = \"own\"\n{text}\n[host]");
+    refused(
+        "[host]",
+        &own("kernel = \"patched\"\nsysfs = { \"/sys/kernel/directed_yield/mode\" = \"best\" }"),
+        "8:11: /sys/kernel/directed_yield/mode does not take \"best\"",
+    );
+    refused(
+        "[host]",
+        &own("kernel = \"patched\"\nsysfs = { \"/sys/power/state\" = \"mem\" }"),
+        "8:11: the simulator knows no file /sys/power/state",
+    );
+    refused(
+        "[host]",
+        &own("kernel = \"windows\""),
+        "7:10: unknown variant `windows`, expected one of `stock`, `patched`, `compare`",
+    );
 }
 
 #[test]

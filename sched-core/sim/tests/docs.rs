@@ -46,7 +46,8 @@ fn every_key_is_on_the_page() {
             assert!(page.contains(name), "{name} is not in docs/simulator.md");
         }
     }
-    for name in sched_sim::policy::Policy::NAMES {
+    for variant in sched_sim::policy::Variant::known() {
+        let name = variant.name.as_ref();
         assert!(page.contains(name), "{name} is not in docs/simulator.md");
     }
 }

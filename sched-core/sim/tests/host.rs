@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use sched_sim::host::Host;
-use sched_sim::policy::Policy;
+use sched_sim::policy::Variant;
 use sched_sim::run;
 use sched_sim::scenario::Scenario;
 
@@ -10,6 +10,20 @@ const COMPUTE: &str = r#"{ do = "compute", ns = 100_000 }"#;
 const BUSY: &str = r#"{ do = "compute", ns = 50_000 }, { do = "spinlock", ns = 5_000 },
     { do = "shootdown", ns = 2_000 }, { do = "mutex", ns = 3_000, locks = 2 },
     { do = "call", ns = 1_000 }"#;
+
+/// Of each kind one.
+const NAMES: [&str; 10] = [
+    "stock",
+    "receiver-first",
+    "penalty",
+    "credit",
+    "transfer",
+    "advance",
+    "vmfirst",
+    "v2",
+    "v3",
+    "hier",
+];
 
 fn vm(count: u64, vcpus: u64, weight: u64, steps: &str) -> String {
     format!(
@@ -27,7 +41,7 @@ fn scenario(cpus: u64, layout: &str, vms: &str) -> Scenario {
 }
 
 fn host_of(scenario: &Scenario, variant: &str, ms: u64) -> Host {
-    let policy = Policy::named(variant, &[]).unwrap();
+    let policy = Variant::named(variant, &[]).unwrap().policy().unwrap();
     let mut host = Host::new(scenario, &policy, 1);
     host.run(50_000_000);
     host.begin_window();
@@ -85,7 +99,7 @@ fn an_idle_cpu_takes_work_within_a_tick_or_two() {
 #[test]
 fn no_lag_is_minted_by_yields() {
     // A VM that yields as often as it can gains no CPU time from one that computes.
-    for variant in Policy::NAMES {
+    for variant in NAMES {
         let vms = vm(1, 4, 100, BUSY) + &vm(1, 4, 100, COMPUTE);
         let host = host_of(&scenario(4, "vm", &vms), variant, 4_000);
         let (vms, _) = host.cpu_time();
@@ -138,11 +152,12 @@ fn a_vmf_vcpu_that_wakes_up_has_a_hogs_cpu_at_once() {
 #[test]
 fn equal_seeds_make_equal_cells() {
     let scenario = scenario(4, "flat", &vm(2, 4, 100, BUSY));
-    for variant in Policy::NAMES {
-        let policy = Policy::named(variant, &[]).unwrap();
-        let digest = |seed| run::cell(&scenario, variant, &policy, seed).console_sha256;
-        assert_eq!(digest(1), digest(1), "{variant}");
-        assert_ne!(digest(1), digest(2), "{variant}");
+    for name in NAMES {
+        let variant = Variant::named(name, &[]).unwrap();
+        let policy = variant.policy().unwrap();
+        let digest = |seed| run::cell(&scenario, &variant, &policy, seed).console_sha256;
+        assert_eq!(digest(1), digest(1), "{name}");
+        assert_ne!(digest(1), digest(2), "{name}");
     }
 }
 
@@ -170,7 +185,7 @@ proptest! {
     fn cpu_time_is_kept(
         cpus in 1u64..12, vms in 1u64..5, vcpus in 1u64..9,
         layout in prop::sample::select(vec!["flat", "vm", "vcpu"]),
-        variant in prop::sample::select(Policy::NAMES.to_vec()),
+        variant in prop::sample::select(NAMES.to_vec()),
     ) {
         let host = host_of(&scenario(cpus, layout, &vm(vms, vcpus, 100, BUSY)), variant, 100);
         let [run, _, spin] = host.vcpu_time();

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use sched_core::cascade::Vcpu;
-use sched_core::debooster::{self, Mode as CoreMode, TaskState, Tunables};
+use sched_core::debooster::{self, Mode as CoreMode, TaskState};
 use sched_core::eevdf::Entity;
 use sched_core::ipi::Record;
 use sched_core::weight::LoadWeight;
 
+use super::compare::{Compared, OnCpu};
 use super::{Costs, Cpu, Host, Lock, NO_VM, Task, Vm, Where};
 use crate::cpuset::CpuSet;
 use crate::guest::{Guest, State};
@@ -40,7 +41,13 @@ impl Host {
             llc: spec.llc_cpus.get() as usize,
             costs: costs(scenario),
             policy: policy.clone(),
-            tunables: tunables(policy),
+            tunables: debooster::Tunables {
+                mode: match policy.mode {
+                    Mode::Ours(mode) => mode,
+                    Mode::V2 | Mode::V3 | Mode::Hier => CoreMode::Off,
+                },
+                ..policy.tunables
+            },
             cpus: (0..cpus).map(|_| cpu()).collect(),
             groups: Vec::new(),
             group_of: Vec::new(),
@@ -121,6 +128,7 @@ impl Host {
             guest,
             in_spin: false,
             record: Record::default(),
+            compare: Compared::default(),
             yields: TaskState::default(),
             swap: None,
             yielded_to_at: None,
@@ -192,7 +200,7 @@ fn cpu() -> Cpu {
         phase: 0,
         nr: 0,
         resched: false,
-        limited_at: None,
+        compare: OnCpu::default(),
     }
 }
 
@@ -210,23 +218,5 @@ fn costs(scenario: &Scenario) -> Costs {
         yielding: cost.yield_ns.get(),
         send: cost.send_ns.get(),
         wake: cost.wake_ns.get(),
-    }
-}
-
-/// The kernel's switches that a policy stands for.
-fn tunables(policy: &Policy) -> Tunables {
-    let mode = match policy.mode {
-        Mode::Penalty => CoreMode::Penalty,
-        Mode::Credit => CoreMode::Credit,
-        Mode::Transfer => CoreMode::Transfer,
-        Mode::Off | Mode::V2 | Mode::V3 | Mode::Hier => CoreMode::Off,
-    };
-    Tunables {
-        mode,
-        granularity_ns: policy.granularity_ns,
-        pair_window_ns: policy.pair_window_ns,
-        rate_window_ns: policy.rate_window_ns,
-        advance: policy.advance,
-        handoff: policy.handoff,
     }
 }

@@ -1,14 +1,11 @@
 //! What the scheduler makes of a directed yield: stock's hint, sched-core's settlement on
-//! one runqueue, advance and handoff across two, and the comparison variants.
+//! one runqueue, advance and handoff across two.
 
-use sched_core::debooster::{self, Level, Place, Settlement, Yield};
+use sched_core::debooster::{self, Level, Mode as CoreMode, Place, Settlement, Tunables, Yield};
 
 use super::{Host, TaskId, Where};
 use crate::policy::Mode;
 use crate::scenario::Layout;
-
-/// The comparison variants' window for a runqueue, ns.
-const COMPARE_WINDOW_NS: u64 = 6_000_000;
 
 impl Host {
     /// `yield_to_task_fair()`: `me` runs, `target` waits.
@@ -18,33 +15,21 @@ impl Host {
         // Nothing may be compared before what has been run is charged.
         self.update_curr(cpu);
         self.path(target, |queue, id| queue.set_buddy(id));
+        let Mode::Ours(mode) = self.policy.mode else {
+            return self.compare_yield(me, target);
+        };
         if cpu != other {
             return self.yield_across(me, target);
         }
-        match self.policy.mode {
-            Mode::Penalty | Mode::Credit | Mode::Transfer => {
-                if !self.settle(me, target) {
-                    self.forfeit(me);
-                }
-            }
-            Mode::V2 | Mode::V3 => self.compare_settle(me, target),
-            Mode::Hier => {
-                // Up from the task, while eligible.
-                let (times, mut up) = (self.times, self.cpus[cpu].nr > 1);
-                self.path(me, |queue, id| {
-                    up &= queue.eligible(id);
-                    if up {
-                        queue.forfeit(&times);
-                    }
-                });
-            }
-            Mode::Off => self.forfeit(me),
+        let settles = !matches!(mode, CoreMode::Off | CoreMode::Plain);
+        if !settles || !self.settle(me, target) {
+            self.forfeit(me);
         }
     }
 
     /// Stock's forfeit, on the task's own level only. In a group of its own that level
     /// decides nothing.
-    fn forfeit(&mut self, me: TaskId) {
+    pub(super) fn forfeit(&mut self, me: TaskId) {
         let cpu = self.tasks[me as usize].cpu as usize;
         if self.cpus[cpu].nr < 2 || self.layout == Layout::Vcpu {
             return;
@@ -91,14 +76,14 @@ impl Host {
 
     /// Two tasks of a VM compete on the level of their own entities in every layout: groups
     /// of one vCPU have no level that decides anything below that.
-    fn pair(&mut self, me: TaskId, target: TaskId) -> Option<(Level, Level, i64, u32)> {
+    pub(super) fn pair(&mut self, me: TaskId, target: TaskId) -> Option<(Level, Level, i64, u32)> {
         let queue = self.level(me);
         let (from, to) = (queue.level(me)?, queue.level(target)?);
         let gap = from.vlag.wrapping_sub(to.vlag);
         Some((from, to, gap, queue.len() as u32))
     }
 
-    fn apply(&mut self, me: TaskId, target: TaskId, settlement: Settlement) {
+    pub(super) fn apply(&mut self, me: TaskId, target: TaskId, settlement: Settlement) {
         let queue = self.level(me);
         match settlement {
             Settlement::Eligible => queue.clear_buddy(me),
@@ -112,48 +97,28 @@ impl Host {
         self.stats.settled += u64::from(settlement != Settlement::Eligible);
     }
 
-    /// v2 penalises the yielder, v3 credits the target within its bound, both once in 6 ms
-    /// for a runqueue; whether or not, the yielder forfeits as stock.
-    fn compare_settle(&mut self, me: TaskId, target: TaskId) {
-        let cpu = self.tasks[me as usize].cpu as usize;
-        let recent = |at| debooster::recent(self.now, at, COMPARE_WINDOW_NS);
-        if !self.cpus[cpu].limited_at.is_some_and(recent) {
-            self.cpus[cpu].limited_at = Some(self.now);
-            let base = self.times.base_slice;
-            if let Some((from, to, gap, n)) = self.pair(me, target) {
-                let settlement = match self.policy.mode {
-                    Mode::V2 => Settlement::Penalty {
-                        virtual_ns: debooster::penalty(
-                            from.load.calc_delta_fair(base),
-                            gap,
-                            n,
-                            false,
-                        ),
-                    },
-                    _ => Settlement::Credit {
-                        amount: debooster::need(to.vlag, to.load.weight(), to.queue_weight),
-                    },
-                };
-                self.apply(me, target, settlement);
-            }
-        } else {
-            self.stats.refused += 1;
-        }
-        self.forfeit(me);
-    }
-
     /// The target waits on another CPU.
     fn yield_across(&mut self, me: TaskId, target: TaskId) {
-        if self.policy.handoff && self.hand_off(me, target) {
+        let Tunables {
+            mode,
+            handoff,
+            advance,
+            ..
+        } = self.tunables;
+        let (handoff, advance) = match mode {
+            CoreMode::Off => (false, false),
+            _ => (handoff, advance),
+        };
+        if handoff && self.hand_off(me, target) {
             return;
         }
         let other = self.tasks[target as usize].cpu as usize;
         self.update_curr(other);
-        if self.policy.advance {
+        if advance {
             self.advance(target);
         }
         self.forfeit(me);
-        if !self.policy.advance || self.would_win(target) {
+        if !advance || self.would_win(target) {
             self.resched(other);
         }
     }
@@ -187,11 +152,10 @@ impl Host {
         if from.swap.is_some() || from.pinned || to.pinned {
             return false;
         }
-        let (cpu, other) = (from.cpu as usize, to.cpu);
+        let (cpu, other, weight) = (from.cpu as usize, to.cpu, to.entity.load.weight());
         // A place is a distance from V, and V moves with what runs there: charge first what
         // the other CPU has run since it last looked, up to a tick.
         self.update_curr(other as usize);
-        let weight = to.entity.load.weight();
         let times = self.times;
         let queue = self.level(me);
         let Some(mine) = queue.place_of(me, &times) else {

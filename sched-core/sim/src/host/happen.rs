@@ -78,6 +78,7 @@ impl Host {
     /// Its handlers have run.
     fn answer(&mut self, task: TaskId) {
         self.seen_irq(task, None);
+        self.compare_eoi(task);
         let mut callers = self.guest(task).answered();
         for &caller in &callers {
             let guest = self.guest(caller);

@@ -1,11 +1,10 @@
 //! A spin exit: whom KVM yields to, by sched-core's records, cascade and scan.
 
-use sched_core::cascade::{self, Outcome, Rank, Ranks, Vcpu};
+use sched_core::cascade::{self, Outcome, Rank, Vcpu};
 use sched_core::ipi::word;
 use sched_core::scan::{self, YieldTo};
 
 use super::{Host, TaskId, Where};
-use crate::policy::Search;
 
 /// The vector of calls to one CPU (`CALL_FUNCTION_SINGLE_VECTOR`), and to several.
 pub(super) const CALL_VECTOR: u8 = 0xfb;
@@ -67,21 +66,21 @@ impl Host {
 
     /// An IPI reaches its interrupt controller, or all have been handled.
     pub(super) fn seen_irq(&mut self, task: TaskId, vector: Option<u8>) {
-        // The variants that know pending IPIs know those to one receiver.
-        let filter = self.policy.search == Search::Pending && vector == Some(CALL_VECTOR);
         if let Some(seen) = self.seen(task) {
             match vector {
                 Some(v) => seen.irr[usize::from(v / 32)] |= 1 << (v % 32),
                 None => seen.irr = [0; 8],
             }
-            seen.hardware_irq = filter || vector.is_some() && seen.hardware_irq;
             self.spin_in_hope(task);
         }
     }
 
     /// A sender remembers its last IPI.
     pub(super) fn remember(&mut self, task: TaskId, receivers: &[TaskId], vector: u8) {
-        if self.policy.search != Search::Cascade {
+        if self.policy.compare.is_some() {
+            return self.compare_sent(task, receivers, vector);
+        }
+        if !self.policy.ipi_tracking {
             return;
         }
         let first = self.vms[self.tasks[task as usize].vm as usize].first;
@@ -89,6 +88,7 @@ impl Host {
         let record = &mut self.tasks[task as usize].record;
         match *receivers {
             [one] => record.sent_to(one - first, vector, ticks),
+            _ if !self.policy.ipi_multicast => record.clear(),
             _ => record.sent_to_many(receivers.iter().map(|r| r - first), vector, ticks),
         }
     }
@@ -137,16 +137,18 @@ impl Host {
     }
 
     fn search(&mut self, me: TaskId, index: u32, seen: &mut [Vcpu], boosted: &mut u32) -> bool {
-        if self.policy.search == Search::Cascade {
+        if self.policy.compare.is_some() {
+            return self.compare_search(me, index, seen, boosted);
+        }
+        if self.policy.ipi_tracking {
             let ticks = (self.now / self.times.tick) as u32;
             let window = word::window_ticks(self.policy.ipi_window_ns, self.times.tick);
             let look = |idx: u32| seen.get(idx as usize);
             let record = &mut self.tasks[me as usize].record;
             let awaited = record.awaited(index, ticks, window, look);
-            let first = me - index;
+            let (first, ranks) = (me - index, self.policy.ranks);
             let attempt =
                 |to: u32, rank| self.yield_to(me, first + to, Some(rank)) == YieldTo::Taken;
-            let ranks = Ranks::default();
             match cascade::cascade(index, awaited, true, seen, boosted, ranks, attempt) {
                 Outcome::Yielded(..) => return true,
                 Outcome::Served => return false,
@@ -161,7 +163,8 @@ impl Host {
         self.tasks[me as usize].guest.overhead += look;
         let first = me - index;
         self.toggled = seen.iter().any(|vcpu| vcpu.spins && vcpu.ready);
-        scan::scan(index, true, seen, boosted, |to| {
+        let rescan = self.policy.spin_rescan;
+        scan::scan(index, true, rescan, seen, boosted, |to| {
             self.yield_to(me, first + to, None)
         })
         .is_some()
@@ -169,7 +172,7 @@ impl Host {
 
     /// `kvm_vcpu_yield_to` and the first half of `yield_to`: is there anything to gain, and
     /// is the target there to be helped?
-    fn yield_to(&mut self, me: TaskId, target: TaskId, rank: Option<Rank>) -> YieldTo {
+    pub(super) fn yield_to(&mut self, me: TaskId, target: TaskId, rank: Option<Rank>) -> YieldTo {
         self.stats.yield_attempts += 1;
         let (from, to) = (&self.tasks[me as usize], &self.tasks[target as usize]);
         let (cpu, other) = (from.cpu as usize, to.cpu as usize);
