@@ -3,8 +3,11 @@
 //! `SCHED_CORE_INPUTS=10000000 cargo test --release -p sched-core --test differential` for
 //! more inputs.
 
+use std::sync::OnceLock;
+
 mod support;
 
+use sched_core::debooster::{Mode, Tunables};
 use support::cases::{IPI_LINK_WORD, IPI_LINK_WORD_MANY, YIELD_MATH};
 use support::fair::{self, FAIR};
 use support::{Case, Inputs, NARGS, Worker, count, source};
@@ -53,7 +56,7 @@ fn no_function_is_left_out() {
 }
 
 /// The kernel's own functions. They are not in the series, so this needs the kernel's
-/// source, which `cargo xtask kernel stock` leaves in the cache.
+/// source: Debian's package of it, or the tree that was made of that.
 #[test]
 fn fair() {
     let Some(c) = fair_source() else {
@@ -122,24 +125,65 @@ fn a_change_in_fair_is_noticed() {
 
 /// What of the kernel's source is compared; nothing, and why, if it isn't there.
 fn fair_source() -> Option<String> {
-    let sources = source::stock("kernel/sched/fair.c")
-        .and_then(|fair| Ok((fair, source::stock("kernel/sched/core.c")?)));
-    let (fair_c, core_c) = match sources {
-        Ok(sources) => sources,
+    static SOURCE: OnceLock<Option<String>> = OnceLock::new();
+    let extract = || match source::stock(&["kernel/sched/fair.c", "kernel/sched/core.c"]) {
+        Ok(files) => Some(compared(&files[0], &files[1])),
         Err(why) => {
             eprintln!("SKIP: {why}");
-            return None;
+            None
         }
     };
+    SOURCE.get_or_init(extract).clone()
+}
+
+fn compared(fair_c: &str, core_c: &str) -> String {
     let mut c = String::from("#include \"fair.h\"\n");
     for name in ["sched_prio_to_weight", "sched_prio_to_wmult"] {
-        c += &source::array(&core_c, name);
+        c += &source::array(core_c, name);
     }
     for name in fair::FUNCTIONS {
-        c += &source::function(&fair_c, name);
+        c += &source::function(fair_c, name);
     }
     c += "#include \"fair_cases.h\"\n";
-    Some(c)
+    c
+}
+
+/// The kernel's defaults are the crate's.
+#[test]
+fn defaults_are_the_kernels() {
+    let sysfs = source::header("kernel/sched/directed_yield_sysfs.c");
+    let start = sysfs.find("directed_yield_tunables = {").unwrap();
+    let text = &sysfs[start..start + sysfs[start..].find("};").unwrap()];
+    let value = |field: &str| {
+        let line = text.lines().find(|l| l.trim_start().starts_with(field));
+        let line = line.map_or("0", |l| l.split_once('=').unwrap().1);
+        line.trim().trim_end_matches(',').to_string()
+    };
+    let number = |field: &str| {
+        let factor = |word: &str| match word.trim() {
+            "NSEC_PER_USEC" => 1_000,
+            "NSEC_PER_MSEC" => 1_000_000,
+            number => number.parse::<u64>().unwrap(),
+        };
+        value(field).split('*').map(factor).product::<u64>()
+    };
+    let mode = match value(".mode").as_str() {
+        "DIRECTED_YIELD_OFF" => Mode::Off,
+        "DIRECTED_YIELD_PLAIN" => Mode::Plain,
+        "DIRECTED_YIELD_PENALTY" => Mode::Penalty,
+        "DIRECTED_YIELD_CREDIT" => Mode::Credit,
+        "DIRECTED_YIELD_TRANSFER" => Mode::Transfer,
+        other => panic!("{other}"),
+    };
+    let kernel = Tunables {
+        mode,
+        granularity_ns: number(".granularity_ns"),
+        pair_window_ns: number(".pair_window_ns"),
+        rate_window_ns: number(".rate_window_ns"),
+        advance: number(".advance") == 1,
+        handoff: number(".handoff") == 1,
+    };
+    assert_eq!(Tunables::default(), kernel, "change Tunables::default()");
 }
 
 /// One constant changed in the C: the comparison has to notice.

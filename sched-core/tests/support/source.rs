@@ -33,29 +33,52 @@ pub fn header(path: &str) -> String {
         .unwrap_or_else(|_| panic!("no patch of the series makes {path}"))
 }
 
-/// A file of the stock kernel, if its source is in the cache.
-pub fn stock(path: &str) -> Result<String, String> {
+/// Debian's package of the kernel's source has it here.
+const PACKAGE: &str = "/usr/src/linux-source-6.12.tar.xz";
+
+/// Files of the stock kernel: from the tree that `cargo xtask kernel stock` leaves in the
+/// cache, or from the package that it is made of.
+pub fn stock(paths: &[&str]) -> Result<Vec<String>, String> {
+    let all = |from: &dyn Fn(&str) -> Option<String>| paths.iter().map(|p| from(p)).collect();
+    if let Some(tree) = tree()
+        && let Some(files) = all(&|path| in_tree(&tree, path))
+    {
+        return Ok(files);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let members = paths.iter().map(|path| format!("linux-source-6.12/{path}"));
+    let unpacked = Command::new("tar")
+        .current_dir(dir.path())
+        .args(["--strip-components=1", "--occurrence=1", "-xf", PACKAGE])
+        .args(members)
+        .output();
+    let unpacked = unpacked.is_ok_and(|out| out.status.success());
+    let files = all(&|path| fs::read_to_string(dir.path().join(path)).ok());
+    files.filter(|_| unpacked).ok_or_else(|| {
+        format!(
+            "no kernel source: neither {PACKAGE} nor a tree in the cache (cargo xtask kernel stock)"
+        )
+    })
+}
+
+fn tree() -> Option<PathBuf> {
     let cache = std::env::var_os("VMFIRST_CACHE")
         .map(PathBuf::from)
         .or_else(|| std::env::var_os("XDG_CACHE_HOME").map(|d| Path::new(&d).join("vmfirst")))
-        .or_else(|| std::env::var_os("HOME").map(|d| Path::new(&d).join(".cache/vmfirst")))
-        .ok_or("no HOME")?;
-    let missing = || format!("no kernel source in {}/work", cache.display());
-    let tree = fs::read_dir(cache.join("work"))
-        .map_err(|_| missing())?
-        .flatten()
-        .map(|e| e.path().join("tree"))
-        .find(|tree| tree.join("kernel/sched/fair.c").exists())
-        .ok_or_else(missing)?;
+        .or_else(|| std::env::var_os("HOME").map(|d| Path::new(&d).join(".cache/vmfirst")))?;
+    let work = fs::read_dir(cache.join("work")).ok()?;
+    let mut trees = work.flatten().map(|e| e.path().join("tree"));
+    trees.find(|tree| tree.join("kernel/sched/fair.c").exists())
+}
+
+fn in_tree(tree: &Path, path: &str) -> Option<String> {
     let out = Command::new("git")
         .current_dir(tree)
         .args(["show", &format!("stock:{path}")])
         .output()
-        .map_err(|e| e.to_string())?;
-    match out.status.success() {
-        true => Ok(String::from_utf8_lossy(&out.stdout).into_owned()),
-        false => Err(missing()),
-    }
+        .ok()?;
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    out.status.success().then_some(text)
 }
 
 /// The definition of the function `name` in `source`.
