@@ -16,7 +16,7 @@ use crate::devices::power::{self, Power, PowerButton};
 use crate::devices::pvpanic::Pvpanic;
 use crate::devices::rtc::Rtc;
 use crate::devices::serial::{self, Console, SerialPort, Watch};
-use crate::devices::virtio_mmio::{Identity, Interrupt, NOTIFY, Served, VirtioMmio};
+use crate::devices::virtio_mmio::{Identity, Interrupt, NOTIFY, Served, Session, VirtioMmio};
 use crate::devices::{block, net, rng, vsock};
 use crate::layout::{
     ACPI_PM, COM1, COM1_IRQ, KVM_IDENTITY_MAP, KVM_TSS, PVPANIC, RTC, SCI_IRQ, VIRTIO_MMIO,
@@ -246,6 +246,7 @@ impl Slots<'_> {
             .register_irqfd(&irq, VIRTIO_MMIO_IRQ + self.used)
             .map_err(Error::kvm("wire a device's interrupt"))?;
         let interrupt = Arc::new(Interrupt::new(irq));
+        let session = Arc::<Session>::default();
         let address = VIRTIO_MMIO + u64::from(self.used) * VIRTIO_MMIO_SIZE;
         self.used += 1;
         let mut served = Vec::new();
@@ -258,12 +259,15 @@ impl Slots<'_> {
             served.push(Served {
                 queue: Arc::new(Mutex::new(queue)),
                 interrupt: interrupt.clone(),
+                session: session.clone(),
                 notified,
                 memory: self.memory.clone(),
             });
         }
         let queues = served.iter().map(|served| served.queue.clone()).collect();
-        let device = Arc::new(Mutex::new(VirtioMmio::new(identity, queues, interrupt)));
+        let device = Arc::new(Mutex::new(VirtioMmio::new(
+            identity, queues, interrupt, session,
+        )));
         self.buses.mmio.add(address, VIRTIO_MMIO_SIZE, device);
         // One was pushed for each size.
         served

@@ -12,7 +12,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::devices::net::open_tap;
+use crate::devices::net::Tap;
 use crate::devices::vsock::{Muxer, Socket};
 use crate::layout::VIRTIO_MMIO_MAX;
 use crate::sandbox::{Privileges, Sandbox};
@@ -29,8 +29,8 @@ pub const SECTOR: u64 = 512;
 /// A tap that this machine has for itself.
 #[derive(Debug)]
 pub struct Net {
-    /// The open tap; its reads don't wait.
-    pub tap: File,
+    /// The open tap.
+    pub tap: Tap,
     /// The guest's Ethernet address; without one the guest chooses.
     pub mac: Option<[u8; 6]>,
 }
@@ -218,7 +218,7 @@ impl TryFrom<RunArgs> for Config {
 
 fn open_net(arg: &NetArg) -> Result<Net> {
     Ok(Net {
-        tap: open_tap(&arg.tap)?,
+        tap: Tap::open(&arg.tap)?,
         mac: arg.mac,
     })
 }

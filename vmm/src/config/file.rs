@@ -21,14 +21,24 @@ pub fn parse(text: &str, json: bool) -> std::result::Result<RunArgs, (usize, Str
         return serde_json::from_str(text).map_err(|error| {
             let message = error.to_string();
             let reason = message.split(" at line ").next().unwrap_or(&message);
-            (error.line(), reason.into())
+            (error.line(), one_line(reason))
         });
     }
     toml::from_str(text).map_err(|error: toml::de::Error| {
         let before = error.span().and_then(|span| text.get(..span.start));
         let line = before.unwrap_or_default().matches('\n').count() + 1;
-        (line, error.message().replace('\n', "; "))
+        (line, one_line(error.message()))
     })
+}
+
+/// A message may have a key of the file in it, with whatever is in that.
+fn one_line(message: &str) -> String {
+    let escape = |c: char| match c {
+        '\n' => "; ".into(),
+        c if c.is_control() => c.escape_default().to_string(),
+        c => c.to_string(),
+    };
+    message.chars().map(escape).collect()
 }
 
 /// What `flags` say, and where they are silent what the `file` says. A list, as of

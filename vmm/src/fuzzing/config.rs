@@ -16,7 +16,7 @@ pub fn config(input: &[u8]) {
         Ok(args) => args.or_default(),
         Err((line, reason)) => {
             assert!(line <= text.lines().count() + 1, "{line} {reason}");
-            assert!(!reason.contains('\n'), "{reason}");
+            assert!(!reason.contains(char::is_control), "{reason}");
             return;
         }
     };

@@ -11,7 +11,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::builder::Worker;
 use crate::bus::Device;
-use crate::devices::virtio_mmio::{Identity, Interrupt, Served, VirtioMmio};
+use crate::devices::virtio_mmio::{Identity, Interrupt, Served, Session, VirtioMmio};
 use crate::memory::GuestMemory;
 
 /// Bytes of the guest's memory.
@@ -103,9 +103,11 @@ impl<'a, W: FnMut(&[u8])> Harness<'a, W> {
     /// Gives the device registers and queues of these sizes.
     pub fn attach<const N: usize>(&mut self, identity: Identity, sizes: [u16; N]) -> [Served; N] {
         let interrupt = Arc::new(Interrupt::new(event()));
+        let session = Arc::<Session>::default();
         let served = sizes.map(|size| Served {
             queue: Arc::new(Mutex::new(Queue::new(size).expect("a queue"))),
             interrupt: interrupt.clone(),
+            session: session.clone(),
             notified: event(),
             memory: self.memory.clone(),
         });
@@ -114,7 +116,7 @@ impl<'a, W: FnMut(&[u8])> Harness<'a, W> {
             .map(|served| served.notified.try_clone().expect("an event"))
             .collect();
         let queues = served.iter().map(|served| served.queue.clone()).collect();
-        self.transport = Some(VirtioMmio::new(identity, queues, interrupt));
+        self.transport = Some(VirtioMmio::new(identity, queues, interrupt, session));
         served
     }
 

@@ -12,6 +12,7 @@ use libc::{
     SYS_rt_sigreturn, SYS_sched_getaffinity, SYS_sched_getattr, SYS_sched_setaffinity,
     SYS_sched_setattr, SYS_sched_yield, SYS_sendto, SYS_shutdown, SYS_sigaltstack, SYS_socket,
     SYS_statx, SYS_tgkill, SYS_unlink, SYS_unlinkat, SYS_write, TCGETS, TCGETS2, TCSETS, TCSETS2,
+    TUNSETOFFLOAD,
 };
 use seccompiler::SeccompCmpArgLen::{Dword, Qword};
 use seccompiler::{
@@ -125,6 +126,8 @@ fn vcpu() -> Vec<Allow> {
 fn io() -> Vec<Allow> {
     let mut calls = events();
     calls.extend([any(SYS_pread64), any(SYS_pwrite64), any(SYS_fdatasync)]);
+    // What the guest's driver takes of a tap's frames.
+    calls.push(only(SYS_ioctl, 1, TUNSETOFFLOAD));
     calls
 }
 

@@ -115,7 +115,7 @@ pub fn read_sector_1() -> Payload {
     const STATUS: u32 = 0x30_5000;
     let ring = Ring(0x30_0000);
     Payload::default()
-        .set_up(virtio(0), &[ring])
+        .set_up(virtio(0), 0, &[ring])
         // Type 0 (read), sector 1.
         .poke32(HEADER, 0)
         .poke32(HEADER + 8, 1)

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 mod config;
 mod confinement;
 mod guests;
+mod net;
 mod payload;
 mod refusals;
 mod sched;

@@ -74,10 +74,12 @@ impl Payload {
             .code(&[0x89, 0x03]) // mov [rbx], eax
     }
 
-    /// Sets up a virtio device with these queues, as a driver of version 1 without features.
-    pub fn set_up(self, device: u32, rings: &[Ring]) -> Self {
-        // Acknowledge, driver; feature VERSION_1; FEATURES_OK.
-        let mut writes = vec![(0x70, 3), (0x24, 1), (0x20, 1), (0x70, 11)];
+    /// Sets up a virtio device with these queues, as a driver of version 1 with these
+    /// features.
+    pub fn set_up(self, device: u32, features: u32, rings: &[Ring]) -> Self {
+        // Acknowledge, driver; features, and VERSION_1; FEATURES_OK.
+        let mut writes = vec![(0x70, 3), (0x24, 0), (0x20, features)];
+        writes.extend([(0x24, 1), (0x20, 1), (0x70, 11)]);
         for (index, ring) in (0..).zip(rings) {
             let addresses = [
                 (0x80, ring.0),

@@ -32,7 +32,7 @@ fn header(payload: Payload, at: u32, length: u32, operation: u32) -> Payload {
 /// A guest that connects to the host's port 9, says "hi!\n" in two pieces of memory, and
 /// prints the operation of each packet that it gets, three in all.
 fn talker() -> Payload {
-    let mut payload = Payload::default().set_up(virtio(0), &[RX, TX, EVENTS]);
+    let mut payload = Payload::default().set_up(virtio(0), 0, &[RX, TX, EVENTS]);
     for (index, buffer) in (0..).zip(BUFFERS) {
         payload = payload
             .poke32(buffer + OPERATION - 2, 0)

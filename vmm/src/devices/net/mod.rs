@@ -1,31 +1,50 @@
-//! virtio-net: section 5.1 of the virtio 1.2 specification. Plain frames: neither
-//! checksums nor segmentation are left to the host, and a frame takes one buffer.
+//! virtio-net: section 5.1 of the virtio 1.2 specification. Checksums and the cutting of
+//! long TCP segments are left to the host's kernel, as far as the guest likes: the tap
+//! takes and gives the same headers as virtio.
 
+mod receive;
 mod tap;
 mod worker;
 
-pub use tap::open as open_tap;
+pub use tap::Tap;
 pub use worker::Worker;
 
 use virtio_bindings::virtio_ids::VIRTIO_ID_NET;
-use virtio_bindings::virtio_net::VIRTIO_NET_F_MAC;
+use virtio_bindings::virtio_net::{
+    VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6,
+    VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MRG_RXBUF,
+};
 
 use crate::config::Net;
 use crate::devices::virtio_mmio::Identity;
 
 /// Descriptors of each queue: first to the guest, then from it.
 pub const QUEUE_SIZES: [u16; 2] = [256, 256];
-/// Bytes before each frame; of a frame to the guest the last two are the number of
-/// its buffers.
+/// Bytes before each frame: struct virtio_net_hdr_v1.
 const HEADER: usize = 12;
-/// The longest frame in bytes: a tap's largest MTU with its Ethernet header fits.
+/// The longest frame in bytes: the longest IP packet with its Ethernet header fits.
 const FRAME: usize = 65_550;
+/// What the host's kernel does for a guest that wants it: checksums and segments of the
+/// guest's frames, then those that the guest takes without.
+const OFFLOADS: [u32; 6] = [
+    VIRTIO_NET_F_CSUM,
+    VIRTIO_NET_F_HOST_TSO4,
+    VIRTIO_NET_F_HOST_TSO6,
+    VIRTIO_NET_F_GUEST_CSUM,
+    VIRTIO_NET_F_GUEST_TSO4,
+    VIRTIO_NET_F_GUEST_TSO6,
+];
 
 /// What the transport tells the driver of `net`.
 pub fn identity(net: &Net) -> Identity {
+    let mut features = 1 << VIRTIO_NET_F_MRG_RXBUF;
+    features |= u64::from(net.mac.is_some()) << VIRTIO_NET_F_MAC;
+    if net.tap.offloads() {
+        features |= OFFLOADS.iter().fold(0, |bits, bit| bits | 1 << bit);
+    }
     Identity {
         device_type: VIRTIO_ID_NET,
-        features: u64::from(net.mac.is_some()) << VIRTIO_NET_F_MAC,
+        features,
         config: net.mac.unwrap_or_default().to_vec(),
     }
 }

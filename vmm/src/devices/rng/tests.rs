@@ -24,6 +24,7 @@ fn request(length: u32, flags: u32) -> (u32, Vec<u8>) {
     let served = Served {
         queue: Arc::new(Mutex::new(mock.create_queue::<Queue>().unwrap())),
         interrupt: Arc::new(Interrupt::new(irq.try_clone().unwrap())),
+        session: Arc::default(),
         notified: EventFd::new(EFD_NONBLOCK).unwrap(),
         memory: memory.clone(),
     };

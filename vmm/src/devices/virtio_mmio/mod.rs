@@ -2,7 +2,7 @@
 
 mod served;
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use virtio_bindings::virtio_config::{VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_F_VERSION_1};
@@ -13,7 +13,7 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::bus::Device;
 use crate::devices::{get, put};
 
-pub use served::{Chain, Served};
+pub use served::{Chain, Served, Used};
 
 /// Offset at which the driver says that a queue has work.
 pub const NOTIFY: u64 = 0x50;
@@ -58,6 +58,43 @@ impl Interrupt {
     }
 }
 
+/// What this driver and the device have agreed on, for the device's worker.
+#[derive(Debug, Default)]
+pub struct Session {
+    features: AtomicU64,
+    resets: AtomicU32,
+}
+
+/// A look at a [`Session`]. Another one means that what was before is of no use any more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Agreed {
+    /// The features that both have.
+    pub features: u64,
+    /// How many sessions there were before.
+    resets: u32,
+}
+
+impl Session {
+    /// What holds now. Whoever has locked a queue of the device sees no reset until it
+    /// lets go.
+    pub fn now(&self) -> Agreed {
+        Agreed {
+            features: self.features.load(Ordering::SeqCst),
+            resets: self.resets.load(Ordering::SeqCst),
+        }
+    }
+
+    /// The driver has accepted these features.
+    pub fn agree(&self, features: u64) {
+        self.features.store(features, Ordering::SeqCst);
+    }
+
+    fn end(&self) {
+        self.features.store(0, Ordering::SeqCst);
+        self.resets.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
 /// What the transport has to know of its device.
 pub struct Identity {
     /// The device's type: section 5 of the specification.
@@ -73,6 +110,7 @@ pub struct VirtioMmio {
     identity: Identity,
     queues: Vec<SharedQueue>,
     interrupt: Arc<Interrupt>,
+    session: Arc<Session>,
     status: u32,
     device_features_sel: u32,
     driver_features_sel: u32,
@@ -86,6 +124,7 @@ impl VirtioMmio {
         mut identity: Identity,
         queues: Vec<SharedQueue>,
         interrupt: Arc<Interrupt>,
+        session: Arc<Session>,
     ) -> Self {
         identity.features |= 1 << VIRTIO_F_VERSION_1
             | 1 << VIRTIO_RING_F_EVENT_IDX
@@ -94,6 +133,7 @@ impl VirtioMmio {
             identity,
             queues,
             interrupt,
+            session,
             status: 0,
             device_features_sel: 0,
             driver_features_sel: 0,
@@ -152,13 +192,17 @@ impl VirtioMmio {
             for queue in &self.queues {
                 lock(queue).set_event_idx(event_idx);
             }
+            self.session.agree(self.driver_features);
         }
     }
 
     fn reset(&mut self) {
-        for queue in &self.queues {
-            lock(queue).reset();
+        let mut queues: Vec<_> = self.queues.iter().map(lock).collect();
+        self.session.end();
+        for queue in &mut queues {
+            queue.reset();
         }
+        drop(queues);
         self.interrupt.status.store(0, Ordering::SeqCst);
         self.status = 0;
         self.driver_features = 0;

@@ -4,14 +4,32 @@ use std::sync::Arc;
 
 use event_manager::{EventOps, Events};
 use virtio_queue::{DescriptorChain, Error, Queue, QueueOwnedT, QueueT};
+use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::{Interrupt, SharedQueue, lock};
+use super::{Interrupt, Session, SharedQueue, lock};
 use crate::memory::GuestMemory;
 
 /// A request of the driver.
 pub type Chain<'a> = DescriptorChain<&'a GuestMemory>;
+
+/// What has become of a request.
+pub enum Used {
+    /// So many bytes were written to the guest; it has the request back.
+    Bytes(u32),
+    /// It is kept for later.
+    Kept,
+    /// Several that were kept, the last among them: heads, and bytes written to each. The
+    /// driver gets them all at once.
+    Together(Vec<(u16, u32)>),
+}
+
+impl From<u32> for Used {
+    fn from(bytes: u32) -> Self {
+        Self::Bytes(bytes)
+    }
+}
 
 /// A queue with all that it takes to serve it.
 pub struct Served {
@@ -19,6 +37,8 @@ pub struct Served {
     pub queue: SharedQueue,
     /// How the driver is told.
     pub interrupt: Arc<Interrupt>,
+    /// What the driver has agreed on.
+    pub session: Arc<Session>,
     /// Written when the driver has filled the queue.
     pub notified: EventFd,
     /// The guest's memory.
@@ -44,11 +64,11 @@ impl Served {
 
     /// The same as long as `device` is ready for another request. Who is ready later
     /// has to call again: the driver need not tell of buffers that wait already.
-    pub fn serve_while<D>(
+    pub fn serve_while<D, U: Into<Used>>(
         &self,
         device: &mut D,
         ready: impl Fn(&mut D) -> bool,
-        serve: impl Fn(&mut D, &GuestMemory, Chain) -> u32,
+        serve: impl Fn(&mut D, &GuestMemory, Chain) -> U,
     ) {
         let _ = self.notified.read();
         let mut queue = lock(&self.queue);
@@ -61,25 +81,34 @@ impl Served {
         }
     }
 
-    fn drain<D>(
+    fn drain<D, U: Into<Used>>(
         &self,
         queue: &mut Queue,
         device: &mut D,
         ready: impl Fn(&mut D) -> bool,
-        serve: impl Fn(&mut D, &GuestMemory, Chain) -> u32,
+        serve: impl Fn(&mut D, &GuestMemory, Chain) -> U,
     ) -> Result<(), Error> {
         loop {
             queue.disable_notification(&self.memory)?;
-            let mut served = false;
+            let (mut served, mut several) = (false, false);
             let mut more = ready(device);
             while more && let Some(chain) = next_chain(queue, &self.memory)? {
                 let head = chain.head_index();
-                let used = serve(device, &self.memory, chain);
-                queue.add_used(&self.memory, head, used)?;
-                served = true;
+                match serve(device, &self.memory, chain).into() {
+                    Used::Bytes(bytes) => {
+                        queue.add_used(&self.memory, head, bytes)?;
+                        served = true;
+                    }
+                    Used::Kept => {}
+                    Used::Together(chains) => {
+                        add_together(queue, &self.memory, &chains)?;
+                        (served, several) = (true, true);
+                    }
+                }
                 more = ready(device);
             }
-            if served && queue.needs_notification(&self.memory)? {
+            // The queue hasn't counted all of several: the driver is told in any case.
+            if served && (queue.needs_notification(&self.memory)? || several) {
                 self.interrupt.used_buffers();
             }
             // The driver may have added a request since the last look.
@@ -88,6 +117,34 @@ impl Served {
             }
         }
     }
+}
+
+/// Gives chains back so that the driver sees all or none of them: the queue publishes its
+/// index with the last.
+fn add_together(
+    queue: &mut Queue,
+    memory: &GuestMemory,
+    chains: &[(u16, u32)],
+) -> Result<(), Error> {
+    let Some((&(head, bytes), others)) = chains.split_last() else {
+        return Ok(());
+    };
+    let mut next = queue.next_used();
+    for &(head, bytes) in others {
+        // A ring's header has 4 bytes, an element 8: head and bytes, 32 bits each in
+        // little endian. `is_valid` has seen that the ring is in memory.
+        let slot = u64::from(next % queue.size());
+        let element = u64::from(bytes) << 32 | u64::from(head);
+        memory
+            .write_obj(
+                element.to_le(),
+                GuestAddress(queue.used_ring() + 4 + 8 * slot),
+            )
+            .map_err(Error::GuestMemory)?;
+        next = next.wrapping_add(1);
+    }
+    queue.set_next_used(next);
+    queue.add_used(memory, head, bytes)
 }
 
 /// The next request. Fails when the driver's index is further ahead than a queue can hold.

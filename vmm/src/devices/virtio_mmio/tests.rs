@@ -12,7 +12,12 @@ fn transport() -> VirtioMmio {
     };
     let queue = Arc::new(Mutex::new(Queue::new(256).unwrap()));
     let irq = EventFd::new(EFD_NONBLOCK).unwrap();
-    VirtioMmio::new(identity, vec![queue], Arc::new(Interrupt::new(irq)))
+    VirtioMmio::new(
+        identity,
+        vec![queue],
+        Arc::new(Interrupt::new(irq)),
+        Arc::default(),
+    )
 }
 
 fn read(device: &mut VirtioMmio, offset: u64) -> u32 {
@@ -58,8 +63,14 @@ fn a_driver_of_version_1_is_accepted() {
     let status = ACKNOWLEDGE_AND_DRIVER | VIRTIO_CONFIG_S_FEATURES_OK;
     write(&mut device, 0x70, status);
     assert_eq!(read(&mut device, 0x70), status);
+    let agreed = device.session.now();
+    assert_eq!(agreed.features, 1 << 32);
     write(&mut device, 0x70, 0);
     assert_eq!(read(&mut device, 0x70), 0);
+    // The next driver's session is another one, even with the same features.
+    assert_eq!(device.session.now().features, 0);
+    device.session.agree(1 << 32);
+    assert_ne!(device.session.now(), agreed);
 }
 
 #[test]

@@ -106,6 +106,11 @@ impl Connection {
         &self.stream
     }
 
+    /// Whether the guest has heard of it.
+    pub fn is_known(&self) -> bool {
+        self.state != State::Asking
+    }
+
     /// Whether it can be forgotten.
     pub fn is_over(&self) -> bool {
         self.state == State::Over

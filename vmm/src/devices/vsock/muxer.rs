@@ -90,6 +90,17 @@ impl Muxer {
         &self.epoll
     }
 
+    /// Ends all streams that the last driver knew: the next one doesn't.
+    pub fn forget_guest(&mut self) {
+        for slot in &mut self.slots {
+            if matches!(slot, Slot::Stream(stream) if stream.is_known()) {
+                *slot = Slot::Free;
+            }
+        }
+        self.answers.clear();
+        self.packet = None;
+    }
+
     /// Whether packets of the guest can be taken: it has to take answers, too.
     pub fn is_ready(&self) -> bool {
         self.answers.len() < ANSWERS

@@ -8,7 +8,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::muxer::{Muxer, payload_size};
 use super::packet::{HEADER, Header};
-use crate::devices::virtio_mmio::{Chain, Served};
+use crate::devices::virtio_mmio::{Agreed, Chain, Served};
 use crate::memory::GuestMemory;
 
 /// Packets to the guest at one go; then the other devices have their turn.
@@ -19,6 +19,8 @@ pub struct Worker {
     muxer: Muxer,
     to_guest: Served,
     from_guest: Served,
+    /// The driver whose streams these are.
+    agreed: Agreed,
     /// For events that this device never has; kept, as the driver fills it.
     _events: Served,
 }
@@ -30,6 +32,7 @@ impl Worker {
             muxer,
             to_guest,
             from_guest,
+            agreed: Agreed::default(),
             _events: events,
         }
     }
@@ -37,6 +40,11 @@ impl Worker {
     /// Takes and hands over all that there is. What the guest sends has answers; when too
     /// many wait, its packets do, until it has taken some.
     fn exchange(&mut self) {
+        let now = self.from_guest.session.now();
+        if now != self.agreed {
+            self.agreed = now;
+            self.muxer.forget_guest();
+        }
         self.muxer.host_events();
         self.from_guest.serve_while(
             &mut self.muxer,

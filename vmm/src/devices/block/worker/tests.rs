@@ -32,6 +32,7 @@ fn worker(memory: &GuestMemory, mock: &MockSplitQueue<GuestMemory>) -> (Worker, 
         queue: Served {
             queue: Arc::new(Mutex::new(queue)),
             interrupt: Arc::new(Interrupt::new(irq.try_clone().unwrap())),
+            session: Arc::default(),
             notified: EventFd::new(EFD_NONBLOCK).unwrap(),
             memory: memory.clone(),
         },

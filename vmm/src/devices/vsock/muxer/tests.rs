@@ -311,6 +311,20 @@ fn strangers_are_refused_and_resets_are_not_answered() {
 }
 
 #[test]
+fn another_driver_knows_no_stream() {
+    let mut guest = guest();
+    let stream = guest.connected();
+    let waits = guest.host_says("CONNECT 52\n");
+    guest.muxer.forget_guest();
+    assert_closed(&stream);
+    // Who has just called is passed on.
+    assert_eq!(guest.expect(REQUEST).to_port.get(), 52);
+    guest.muxer.forget_guest();
+    assert_closed(&waits);
+    assert_eq!(guest.muxer.streams(), 0);
+}
+
+#[test]
 fn packets_out_of_turn_break_a_stream() {
     for operation in [REQUEST, RESPONSE, 0, 77] {
         let mut guest = guest();

@@ -22,6 +22,7 @@ fn served(memory: &GuestMemory, mock: &Mock) -> Served {
     Served {
         queue: Arc::new(Mutex::new(mock.create_queue::<Queue>().unwrap())),
         interrupt: Arc::new(Interrupt::new(EventFd::new(EFD_NONBLOCK).unwrap())),
+        session: Arc::default(),
         notified: EventFd::new(EFD_NONBLOCK).unwrap(),
         memory: memory.clone(),
     }
