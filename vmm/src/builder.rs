@@ -56,6 +56,10 @@ pub struct Machine {
     pub vsock_socket: Option<vsock::Socket>,
     /// What the process gives up before they run.
     pub sandbox: Sandbox,
+    /// The paravirtual features that the guest sees.
+    pub pv: Pv,
+    /// Bytes of memory.
+    pub mem: u64,
     /// The VM outlives all that refers to it.
     pub vm: VmFd,
     /// The guest's memory stays mapped as long as the VM is there.
@@ -102,6 +106,8 @@ pub fn build(mut config: Config) -> Result<Machine> {
         ender,
         vsock_socket,
         sandbox: config.sandbox,
+        pv: config.pv,
+        mem: config.mem,
         vm,
         memory,
     })

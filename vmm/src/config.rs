@@ -21,7 +21,7 @@ use crate::{Error, Result};
 
 use args::{LAUNCH_LIMIT, STOP_TIMEOUT};
 
-pub use args::{DiskArg, Id, NetArg, Pv, RunArgs, Seccomp, VsockArg};
+pub use args::{DiskArg, Id, NetArg, Pv, RunArgs, Seccomp, VmName, VsockArg};
 
 /// Size of a disk's sector in bytes.
 pub const SECTOR: u64 = 512;
@@ -114,10 +114,10 @@ impl TryFrom<&RunArgs> for SchedConfig {
             }
             _ => {}
         }
-        if args.cgroup.is_some() && args.uid.is_some() {
+        if (args.cgroup.is_some() || args.name.is_some()) && args.uid.is_some() {
             return Err(Error::Config(
-                "--cgroup and --uid don't go together: only root can remove the control group; \
-                 start vmm in a group of its own instead"
+                "--uid goes neither with --name nor with --cgroup: only root can remove the \
+                 socket and the control group when the machine ends"
                     .into(),
             ));
         }

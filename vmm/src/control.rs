@@ -19,6 +19,8 @@ const KICK_INTERVAL: Duration = Duration::from_millis(1);
 /// After which time a vCPU that doesn't come is given up: its thread waits for
 /// somebody to read the console, perhaps.
 const LIMIT: Duration = Duration::from_secs(5);
+/// The same for a question: the answer isn't worth a longer wait.
+const QUESTION_LIMIT: Duration = Duration::from_millis(200);
 /// Linux's asm/kvm_para.h: where the guest wants its steal time; bit 0 is "enabled".
 const MSR_KVM_STEAL_TIME: u32 = 0x4b56_4d03;
 const STEAL_ADDRESS: u64 = !0x3f;
@@ -90,12 +92,16 @@ impl Control {
             let Some(vcpu) = state.vcpus.get_mut(usize::from(id)) else {
                 return;
             };
+            let news = vcpu.parked != paused || vcpu.answered != question;
             vcpu.parked = paused;
             if vcpu.answered != question {
                 vcpu.answered = question;
                 vcpu.steal = steal_address(fd);
             }
-            self.changed.notify_all();
+            if news {
+                // Only then: other vCPUs that are parked wait for the same.
+                self.changed.notify_all();
+            }
             if !paused || self.ender.ended().is_some() {
                 return;
             }
@@ -117,7 +123,7 @@ impl Control {
         state.paused = true;
         self.attention.store(true, Ordering::Release);
         let parked = |state: &State| !state.paused || state.vcpus.iter().all(|v| v.parked);
-        match self.wait_for(state, parked) {
+        match self.wait_for(state, LIMIT, parked) {
             Ok(_) => Ok(()),
             Err(error) => {
                 self.resume();
@@ -155,7 +161,7 @@ impl Control {
         self.changed.notify_all();
         let question = state.question;
         let answered = move |state: &State| state.vcpus.iter().all(|v| v.answered >= question);
-        let state = self.wait_for(state, answered)?;
+        let state = self.wait_for(state, QUESTION_LIMIT, answered)?;
         self.settle(&state);
         Ok(state.vcpus.iter().map(|v| v.steal).collect())
     }
@@ -170,17 +176,17 @@ impl Control {
     fn wait_for<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
+        time: Duration,
         done: impl Fn(&State) -> bool,
     ) -> Result<MutexGuard<'a, State>> {
-        let limit = Instant::now() + LIMIT;
+        let limit = Instant::now() + time;
         while !done(&state) {
             if self.ender.ended().is_some() {
                 return Err(Error::Config("the machine has ended".into()));
             }
             if Instant::now() > limit {
                 return Err(Error::Config(format!(
-                    "a vCPU did not leave the guest in {} s: does anybody read the console?",
-                    LIMIT.as_secs()
+                    "a vCPU did not leave the guest in {time:?}: does anybody read the console?"
                 )));
             }
             let inside = state.vcpus.iter().filter(|v| !v.parked);

@@ -5,6 +5,7 @@
 //! folder or file for each device, [`run`] ties them to the terminal and to signals
 //! until the machine ends, and [`sandbox`] is what the process gives up before that.
 
+pub mod api;
 pub mod boot;
 pub mod builder;
 pub mod bus;
@@ -21,8 +22,10 @@ pub mod layout;
 pub mod live;
 pub mod log;
 pub mod memory;
+pub mod observe;
 pub mod pv;
 pub mod run;
+pub mod rundir;
 pub mod sandbox;
 pub mod sched;
 pub mod vcpu;

@@ -68,6 +68,14 @@ impl Live {
         self.placement().begin(threads, &sched.first, launch)
     }
 
+    /// Takes the vCPUs out of the guest. A machine that is about to end can't wait so.
+    pub fn pause(&self) -> Result<()> {
+        if self.stopping() {
+            return Err(Error::Config("the machine is being stopped".into()));
+        }
+        self.control.pause()
+    }
+
     /// Changes how the threads run.
     pub fn change(&self, change: &Change) -> Result<()> {
         self.placement().change(change)

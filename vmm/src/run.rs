@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io::{Read, stdin};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -21,11 +21,14 @@ use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
+use crate::api::server::Server;
 use crate::builder::{Machine, Worker};
+use crate::config::VmName;
 use crate::devices::serial::Console;
 use crate::exit::End;
 use crate::gate::{Gate, own_tid};
 use crate::live::Live;
+use crate::observe::Observer;
 use crate::sandbox::{Filters, Role};
 use crate::sched::{Group, Placement, Threads};
 use crate::vcpu::{self, Buses};
@@ -203,8 +206,8 @@ fn no_events() -> Error {
     Error::system("wait for events")(std::io::Error::last_os_error())
 }
 
-/// Runs the machine until it ends, and tells why it did.
-pub fn run(machine: Machine) -> Result<End> {
+/// Runs the machine until it ends, and tells why it did. With a name it has an API.
+pub fn run(machine: Machine, named: Option<(VmName, UnixListener)>) -> Result<End> {
     let ender = machine.ender.clone();
     register_signal_handler(SIGRTMIN(), kicked).map_err(Error::system("watch signals"))?;
     // Threads that start later are in it from their first moment.
@@ -230,16 +233,23 @@ pub fn run(machine: Machine) -> Result<End> {
     let _terminal = RawTerminal::new()?;
 
     // Who moves threads and removes files later may do more.
-    let steers = machine.sched.cgroup.is_some() || machine.sched.launch.is_some();
+    let sched = &machine.sched;
+    let steers = named.is_some() || sched.cgroup.is_some() || sched.launch.is_some();
     let role = if steers { Role::Steer } else { Role::Main };
     let io_role = match machine.vsock_socket {
         Some(_) => Role::IoStreams,
         None => Role::Io,
     };
+    let server = named.map(|(name, listener)| {
+        let memory = (machine.mem, machine.memory.clone());
+        let observer = Observer::new(live.clone(), name, machine.pv, memory, &machine.vcpus);
+        Server { listener, observer }
+    });
     let mut crew = Crew::new(live.clone(), machine.sandbox.filters());
     let done = crew
         .start_io(machine.workers, machine.console, io_role)
         .and_then(|()| crew.start_vcpus(machine.vcpus, &machine.buses))
+        .and_then(|()| server.map_or(Ok(()), |server| crew.start_api(server)))
         .and_then(|()| live.place(crew.threads(), &machine.sched))
         .and_then(|()| machine.sandbox.enter())
         .and_then(|filters| {
@@ -272,8 +282,9 @@ struct Crew {
     live: Arc<Live>,
     gate: Arc<Gate>,
     filters: Filters,
-    /// The first is `vmm-io`, then come the vCPUs'.
+    /// The first is `vmm-io`, then come the vCPUs', then `vmm-api` if there is one.
     threads: Vec<JoinHandle<()>>,
+    has_api: bool,
 }
 
 impl Crew {
@@ -283,6 +294,7 @@ impl Crew {
             gate: Arc::default(),
             filters,
             threads: Vec::new(),
+            has_api: false,
         }
     }
 
@@ -292,7 +304,18 @@ impl Crew {
         for worker in workers {
             events.add_subscriber(worker);
         }
-        self.start("vmm-io".into(), role, move |ender| {
+        self.start_loop("vmm-io", role, events)
+    }
+
+    fn start_api(&mut self, server: Server) -> Result<()> {
+        let mut events = event_loop(&self.live.ender)?;
+        events.add_subscriber(Box::new(server));
+        self.has_api = true;
+        self.start_loop("vmm-api", Role::Steer, events)
+    }
+
+    fn start_loop(&mut self, name: &str, role: Role, mut events: Loop) -> Result<()> {
+        self.start(name.into(), role, move |ender| {
             while ender.ended().is_none() {
                 if events.run().is_err() {
                     ender.end(End::Crash);
@@ -338,12 +361,12 @@ impl Crew {
 
     /// All threads' ids, once they are at the gate.
     fn threads(&self) -> Threads {
-        let mut tids = self.gate.threads(self.threads.len()).into_iter();
+        let mut tids = self.gate.threads(self.threads.len());
         Threads {
-            io: tids.next().unwrap_or_default(),
-            vcpus: tids.collect(),
+            api: self.has_api.then(|| tids.pop()).flatten(),
+            io: tids.remove(0),
+            vcpus: tids,
             main: own_tid(),
-            api: None,
         }
     }
 

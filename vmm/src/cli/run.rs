@@ -1,11 +1,13 @@
 //! `vmm run`.
 
-use std::io::{Write, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use vmm::config::{Config, RunArgs, file};
-use vmm::{Error, builder, run};
+use vmm::rundir::RunDir;
+use vmm::{builder, run};
+
+use super::print;
 
 /// What `vmm run --help` ends with.
 pub const HELP: &str = "\
@@ -15,6 +17,9 @@ Examples:
   The same from a file, whose keys are the options' names, with more memory:
     vmm run --kernel bzImage --initrd rootfs.cpio --disk data.img --cpus 4 --dry-run > web.toml
     vmm run --config web.toml --mem 1G
+  With a name: vmm list, stat, set, pause, resume and stop find it, and curl does:
+    vmm run --config web.toml --name web
+    curl --unix-socket /run/vmfirst/web.sock http://vmm/v1/info
   Latency for the guest, batch work of the host behind it; boot first of all:
     vmm run --config web.toml --vcpu-class vmf --launch-class rr:5
   Two vCPUs with CPUs of their own, in a control group that gets at most one and a half CPUs:
@@ -46,7 +51,7 @@ pub struct Run {
 
 impl Run {
     /// Runs the machine to its end.
-    pub fn run(self) -> vmm::Result<ExitCode> {
+    pub fn run(self, run_dir: &RunDir) -> vmm::Result<ExitCode> {
         let args = match &self.config {
             Some(path) => file::overlay(&self.args, &file::read(path)?)?,
             None => self.args,
@@ -54,11 +59,13 @@ impl Run {
         if self.dry_run {
             let text = file::write(&args.clone().or_default(), self.json)?;
             Config::try_from(args)?;
-            stdout()
-                .write_all(text.as_bytes())
-                .map_err(Error::system("write the configuration"))?;
-            return Ok(ExitCode::SUCCESS);
+            return print(&text);
         }
-        Ok(run::run(builder::build(Config::try_from(args)?)?)?.code())
+        // First of all: disks that the machine of this name has are in use, too.
+        let name = args.name.clone();
+        let claimed = name.as_ref().map(|name| run_dir.claim(name)).transpose()?;
+        let machine = builder::build(Config::try_from(args)?)?;
+        let (_claim, listener) = claimed.unzip();
+        Ok(run::run(machine, name.zip(listener))?.code())
     }
 }

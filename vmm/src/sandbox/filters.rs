@@ -10,9 +10,9 @@ use libc::{
     SYS_mmap, SYS_mprotect, SYS_mremap, SYS_munmap, SYS_newfstatat, SYS_openat, SYS_pread64,
     SYS_pwrite64, SYS_read, SYS_recvfrom, SYS_restart_syscall, SYS_rmdir, SYS_rt_sigprocmask,
     SYS_rt_sigreturn, SYS_sched_getaffinity, SYS_sched_getattr, SYS_sched_setaffinity,
-    SYS_sched_setattr, SYS_sched_yield, SYS_sendto, SYS_shutdown, SYS_sigaltstack, SYS_socket,
-    SYS_statx, SYS_tgkill, SYS_unlink, SYS_unlinkat, SYS_write, TCGETS, TCGETS2, TCSETS, TCSETS2,
-    TUNSETOFFLOAD,
+    SYS_sched_setattr, SYS_sched_yield, SYS_sendto, SYS_setsockopt, SYS_shutdown, SYS_sigaltstack,
+    SYS_socket, SYS_statx, SYS_tgkill, SYS_unlink, SYS_unlinkat, SYS_write, TCGETS, TCGETS2,
+    TCSETS, TCSETS2, TUNSETOFFLOAD,
 };
 use seccompiler::SeccompCmpArgLen::{Dword, Qword};
 use seccompiler::{
@@ -181,6 +181,7 @@ fn steer() -> Vec<Allow> {
             SYS_sched_setaffinity,
             SYS_accept4,
             SYS_recvfrom,
+            SYS_setsockopt,
             SYS_shutdown,
         ]
         .map(any),

@@ -3,11 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
 
 use crate::guests::{Running, start};
 use crate::payload::Payload;
-use crate::{no_kvm, skip, vmm};
+use crate::{no_kvm, skip, vmm, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 
 const SCHED_RR: &str = "2";
@@ -49,16 +48,6 @@ fn policy(thread: &Path) -> (String, String) {
 fn end(child: &mut Child) {
     kill_process(Pid::from_child(child), Signal::QUIT).unwrap();
     child.wait().unwrap();
-}
-
-/// Waits for what comes about soon.
-#[track_caller]
-fn wait_until(what: &str, done: impl Fn() -> bool) {
-    let limit = Instant::now() + Duration::from_secs(30);
-    while !done() {
-        assert!(Instant::now() < limit, "{what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 #[test]

@@ -1,0 +1,7 @@
+//! The API: HTTP with JSON on a machine's Unix socket; docs/vmm-api.json describes it.
+
+pub mod client;
+pub mod http;
+pub mod routes;
+pub mod server;
+pub mod types;

@@ -1,0 +1,185 @@
+//! What each request does.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::http::{Request, Response};
+use super::types::{Failure, Info, State, StopRequest};
+use crate::exit::End;
+use crate::observe::{Observer, prometheus};
+use crate::sched::Change;
+use crate::{Error, Result};
+
+const JSON: &str = "application/json";
+
+/// A method of the API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Call {
+    /// GET /v1/info
+    Info,
+    /// GET /v1/stat
+    Stat,
+    /// GET /metrics
+    Metrics,
+    /// POST /v1/set
+    Set(Change),
+    /// POST /v1/pause
+    Pause,
+    /// POST /v1/resume
+    Resume,
+    /// POST /v1/stop
+    Stop(StopRequest),
+}
+
+impl Call {
+    /// Finds what a request asks for; the error is the response to it.
+    pub fn of(request: &Request) -> std::result::Result<Self, Response> {
+        let get = ["/v1/info", "/v1/stat", "/metrics"];
+        let post = ["/v1/set", "/v1/pause", "/v1/resume", "/v1/stop"];
+        let path = request.path.as_str();
+        let wanted = match path {
+            _ if get.contains(&path) => "GET",
+            _ if post.contains(&path) => "POST",
+            _ => {
+                return Err(failure(
+                    404,
+                    &format!("there is no {path}: see docs/vmm-api.json"),
+                ));
+            }
+        };
+        if request.method != wanted {
+            return Err(failure(405, &format!("{path} takes {wanted}")));
+        }
+        Ok(match path {
+            "/v1/info" => Self::Info,
+            "/v1/stat" => Self::Stat,
+            "/metrics" => Self::Metrics,
+            "/v1/set" => Self::Set(body(request)?),
+            "/v1/pause" => Self::Pause,
+            "/v1/resume" => Self::Resume,
+            _ => Self::Stop(body(request)?),
+        })
+    }
+
+    /// Does it.
+    pub fn answer(self, observer: &Observer) -> Response {
+        self.run(observer).unwrap_or_else(|error| {
+            let status = match error {
+                Error::Config(_) => 409,
+                _ => 500,
+            };
+            failure(status, &error.to_string())
+        })
+    }
+
+    fn run(self, observer: &Observer) -> Result<Response> {
+        let live = observer.live();
+        match self {
+            Self::Info => {}
+            Self::Stat => return json(200, &observer.stat()?),
+            Self::Metrics => {
+                return Ok(Response {
+                    status: 200,
+                    content_type: prometheus::CONTENT_TYPE,
+                    body: prometheus::text(&[observer.stat()?]).into(),
+                });
+            }
+            Self::Set(change) => live.change(&change)?,
+            Self::Pause => live.pause()?,
+            Self::Resume => live.control.resume(),
+            Self::Stop(request) => {
+                // Before: a guest that is quick takes its threads with it.
+                let info = Info {
+                    state: State::Stopping,
+                    ..observer.info()?
+                };
+                let seconds = request.timeout_s.map(|s| Duration::from_secs(s.into()));
+                live.stop(seconds.unwrap_or(live.stop_timeout), End::Stopped);
+                return json(202, &info);
+            }
+        }
+        json(200, &observer.info()?)
+    }
+}
+
+/// The request's body; an empty one is an object without fields.
+fn body<T: DeserializeOwned>(request: &Request) -> std::result::Result<T, Response> {
+    let text: &[u8] = match &*request.body {
+        [] => b"{}",
+        body => body,
+    };
+    serde_json::from_slice(text).map_err(|error| failure(400, &error.to_string()))
+}
+
+fn json(status: u16, value: &impl Serialize) -> Result<Response> {
+    let mut body = serde_json::to_vec(value).map_err(|e| Error::Config(e.to_string()))?;
+    body.push(b'\n');
+    Ok(Response {
+        status,
+        content_type: JSON,
+        body,
+    })
+}
+
+/// A response that says what is wrong.
+pub fn failure(status: u16, message: &str) -> Response {
+    let failure = Failure {
+        error: message.into(),
+    };
+    let mut body = serde_json::to_vec(&failure).unwrap_or_default();
+    body.push(b'\n');
+    Response {
+        status,
+        content_type: JSON,
+        body,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(method: &str, path: &str, body: &str) -> std::result::Result<Call, u16> {
+        let request = Request {
+            method: method.into(),
+            path: path.into(),
+            body: body.into(),
+        };
+        Call::of(&request).map_err(|response| response.status)
+    }
+
+    #[test]
+    fn requests_are_checked_before_anything_is_done() {
+        assert_eq!(call("GET", "/v1/info", ""), Ok(Call::Info));
+        assert_eq!(
+            call("POST", "/v1/stop", ""),
+            Ok(Call::Stop(StopRequest::default()))
+        );
+        assert_eq!(call("POST", "/v1/info", ""), Err(405));
+        assert_eq!(call("GET", "/v1/pause", ""), Err(405));
+        assert_eq!(call("GET", "/v2/info", ""), Err(404));
+        for bad in [
+            "{\"vcpu-class\": \"best\"}",
+            "{\"vcpu-clas\": \"fair\"}",
+            "{\"cpu-weight\": 0}",
+            "[",
+            "7",
+        ] {
+            assert_eq!(call("POST", "/v1/set", bad), Err(400), "{bad}");
+        }
+        for bad in ["{\"timeout_s\": -1}", "{\"timeout\": 1}"] {
+            assert_eq!(call("POST", "/v1/stop", bad), Err(400), "{bad}");
+        }
+        let set = call(
+            "POST",
+            "/v1/set",
+            "{\"vcpu-class\": \"rr:2\", \"cpu-weight\": 7}",
+        );
+        let Ok(Call::Set(change)) = set else {
+            panic!("{set:?}");
+        };
+        assert_eq!(change.vcpu_class.unwrap().to_string(), "rr:2");
+    }
+}

@@ -1,0 +1,162 @@
+//! `vmm list`, `set`, `pause`, `resume`, `stop`: for machines that run.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde_json::json;
+use vmm::api::client::Client;
+use vmm::api::types::{Info, State, StopRequest};
+use vmm::config::VmName;
+use vmm::rundir::RunDir;
+use vmm::sched::Change;
+use vmm::{Error, Result};
+
+use super::print;
+
+/// What `vmm list --help` ends with.
+pub const LIST_HELP: &str = "\
+Examples:
+  vmm list
+  vmm list --json | jq -r '.[].vcpus[].tid'";
+
+/// What `vmm set --help` ends with.
+pub const SET_HELP: &str = "\
+Examples:
+  Give a machine's vCPUs the real-time class and a CPU each:
+    vmm set web --vcpu-class rr:2 --vcpu-affinity 0=2,1=3
+  Half of a neighbour's share, and at most one CPU (the machine has a --cgroup):
+    vmm set web --cpu-weight 50 --cpu-max 100%
+
+What is not given stays. Everything is read back; what is not so is an error.";
+
+/// What `vmm stop --help` ends with.
+pub const STOP_HELP: &str = "\
+Examples:
+  Press the power button and wait as long as the machine's --stop-timeout says:
+    vmm stop web
+  Wait two minutes for it; end it at once:
+    vmm stop web --timeout 120
+    vmm stop web --timeout 0
+
+vmm's own exit status tells its starter how the guest ended: 0 when it powered off, 6 when
+it did not in time.";
+
+/// What `vmm pause --help` ends with.
+pub const PAUSE_HELP: &str = "\
+Example:
+  vmm pause web && dd if=disk.img of=copy.img; vmm resume web";
+
+/// The options of `vmm list`.
+#[derive(Debug, clap::Args)]
+pub struct List {
+    /// Print all that is known as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl List {
+    /// Lists the machines that run.
+    pub fn run(self, run_dir: &RunDir) -> Result<ExitCode> {
+        let clients = Client::all(run_dir)?;
+        // One that has ended meanwhile is none any more.
+        let infos: Vec<Info> = clients
+            .iter()
+            .filter_map(|client| client.get("/v1/info").ok())
+            .collect();
+        if self.json {
+            return print(&format!("{}\n", json!(infos)));
+        }
+        let mut text = format!(
+            "{:<20} {:>7} {:<8} {:>5} {:>8} CLASS\n",
+            "NAME", "PID", "STATE", "VCPUS", "MEM"
+        );
+        for info in &infos {
+            let state = match info.state {
+                State::Running => "running",
+                State::Paused => "paused",
+                State::Stopping => "stopping",
+            };
+            let mem = format!("{}M", info.mem_bytes >> 20);
+            let class = info.vcpus.first().map_or("", |thread| &thread.class);
+            text += &format!(
+                "{:<20} {:>7} {state:<8} {:>5} {mem:>8} {class}\n",
+                info.name,
+                info.pid,
+                info.vcpus.len()
+            );
+        }
+        print(&text)
+    }
+}
+
+/// The options of `vmm set`.
+#[derive(Debug, clap::Args)]
+pub struct Set {
+    /// The machine
+    name: VmName,
+    #[command(flatten)]
+    change: Change,
+}
+
+impl Set {
+    /// Changes how a machine's threads run.
+    pub fn run(self, run_dir: &RunDir) -> Result<ExitCode> {
+        if self.change == Change::default() {
+            return Err(Error::Config("nothing to set: see vmm set --help".into()));
+        }
+        Client::new(run_dir, &self.name).post::<Info>("/v1/set", &self.change)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// The options of `vmm pause` and `vmm resume`.
+#[derive(Debug, clap::Args)]
+pub struct Named {
+    /// The machine
+    name: VmName,
+}
+
+impl Named {
+    /// Does what has no options.
+    pub fn run(self, run_dir: &RunDir, path: &str) -> Result<ExitCode> {
+        Client::new(run_dir, &self.name).post::<Info>(path, &json!({}))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// The options of `vmm stop`.
+#[derive(Debug, clap::Args)]
+pub struct Stop {
+    /// The machine
+    name: VmName,
+    /// How long its guest may take to power off; 0 ends it at once [default: its --stop-timeout]
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u32>,
+}
+
+impl Stop {
+    /// Stops a machine and waits for its end.
+    pub fn run(self, run_dir: &RunDir) -> Result<ExitCode> {
+        let client = Client::new(run_dir, &self.name);
+        let info: Info = client.get("/v1/info")?;
+        let pid = i32::try_from(info.pid).ok().and_then(Pid::from_raw);
+        // Before it is told to end, so that it is this process and no later one.
+        let process = match pid.map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
+            Some(Ok(process)) => process,
+            _ => return Err(Error::Config(format!("machine {} has ended", self.name))),
+        };
+        let timeout_s = self.timeout;
+        client.post::<Info>("/v1/stop", &StopRequest { timeout_s })?;
+        loop {
+            let mut ended = [PollFd::new(&process, PollFlags::IN)];
+            let wait = Timespec::try_from(Duration::from_secs(1)).ok();
+            match poll(&mut ended, wait.as_ref()) {
+                Ok(1..) => return Ok(ExitCode::SUCCESS),
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(Error::system("wait for the machine")(error)),
+            }
+        }
+    }
+}

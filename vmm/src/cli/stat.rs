@@ -1,0 +1,158 @@
+//! `vmm stat`.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::json;
+use vmm::Result;
+use vmm::api::client::Client;
+use vmm::api::types::{Stat, VcpuStat};
+use vmm::config::VmName;
+use vmm::observe::{prometheus, share};
+use vmm::rundir::RunDir;
+
+use super::print;
+
+/// What `vmm stat --help` ends with.
+pub const HELP: &str = "\
+Examples:
+  Which vCPUs wait for a CPU? Rates of each second, until Ctrl-C:
+    vmm stat --watch
+  One machine's counters since its start, for a program:
+    vmm stat web --json
+  For Prometheus's node_exporter (curl has the same by a machine's socket):
+    vmm stat --prometheus > /var/lib/node_exporter/vmm.prom
+    curl --unix-socket /run/vmfirst/web.sock http://vmm/metrics
+
+Columns: RUN% and DELAY% are the time that the vCPU's thread ran, and that it waited for a
+CPU though it could run, in per cent of the time since the machine's start (with --watch, of
+the interval); WAIT% is the delay's share of both. STEAL% is what the guest knows of it.
+What the kernel or the guest does not tell is \"-\".";
+
+/// The options.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// The machines [default: all that run]
+    names: Vec<VmName>,
+    /// Print again at intervals, what happened in each
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=86400))]
+    watch: Option<u32>,
+    /// With --watch: end after so many intervals
+    #[arg(long, requires = "watch")]
+    count: Option<u64>,
+    /// Print all counters since the start as JSON; with --watch a line at each interval
+    #[arg(long)]
+    json: bool,
+    /// Print all counters since the start in Prometheus's text format
+    #[arg(long, conflicts_with_all = ["json", "watch"])]
+    prometheus: bool,
+}
+
+impl Options {
+    /// Prints statistics.
+    pub fn run(self, run_dir: &RunDir) -> Result<ExitCode> {
+        let stats = self.stats(run_dir)?;
+        if self.prometheus {
+            return print(&prometheus::text(&stats));
+        }
+        let Some(seconds) = self.watch else {
+            return print(&match self.json {
+                true => format!("{}\n", json!(stats)),
+                false => table(&stats, &BTreeMap::new()),
+            });
+        };
+        let mut before = stats;
+        let mut intervals = 0;
+        while self.count.is_none_or(|count| intervals < count) {
+            thread::sleep(Duration::from_secs(seconds.into()));
+            let stats = self.stats(run_dir)?;
+            match self.json {
+                true => print(&format!("{}\n", json!(stats)))?,
+                false => {
+                    let old = before.iter().map(|stat| (stat.pid, stat)).collect();
+                    print(&table(&stats, &old))?
+                }
+            };
+            before = stats;
+            intervals += 1;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Of machines that were named all must run; of the others those that do.
+    fn stats(&self, run_dir: &RunDir) -> Result<Vec<Stat>> {
+        if self.names.is_empty() {
+            let all = Client::all(run_dir)?;
+            return Ok(all.iter().filter_map(|c| c.get("/v1/stat").ok()).collect());
+        }
+        let clients = self.names.iter().map(|name| Client::new(run_dir, name));
+        clients.map(|client| client.get("/v1/stat")).collect()
+    }
+}
+
+/// What happened since `before`; where that lacks a machine, since its start.
+fn table(stats: &[Stat], before: &BTreeMap<u32, &Stat>) -> String {
+    let mut text = format!(
+        "{:<16} {:>4} {:>7} {:>4} {:<6} {:>6} {:>6} {:>6} {:>6} {:>10} {:>10} {:>10} {:>10} {:>10}\n",
+        "NAME",
+        "VCPU",
+        "TID",
+        "CPU",
+        "CLASS",
+        "RUN%",
+        "DELAY%",
+        "WAIT%",
+        "STEAL%",
+        "EXITS",
+        "HALTS",
+        "SPINS",
+        "YIELDS",
+        "HITS"
+    );
+    for stat in stats {
+        let old = before.get(&stat.pid);
+        let time = stat
+            .uptime_ns
+            .saturating_sub(old.map_or(0, |old| old.uptime_ns));
+        for (id, vcpu) in stat.vcpus.iter().enumerate() {
+            let old = old.and_then(|old| old.vcpus.get(id));
+            text += &format!("{:<16} {id:>4} {}\n", stat.name, row(vcpu, old, time));
+        }
+    }
+    text
+}
+
+fn row(vcpu: &VcpuStat, old: Option<&VcpuStat>, time: u64) -> String {
+    let since = |value: fn(&VcpuStat) -> Option<u64>| {
+        let before = old.and_then(value).unwrap_or(0);
+        value(vcpu).map(|now| now.saturating_sub(before))
+    };
+    let run = since(|v| Some(v.thread.run_ns)).unwrap_or(0);
+    let delay = since(|v| Some(v.thread.delay_ns)).unwrap_or(0);
+    let percent = |part: u64| format!("{:.1}", 100.0 * share(part, time.saturating_sub(part)));
+    let counts = [
+        since(|v| v.exits),
+        since(|v| v.halts),
+        since(|v| v.spin_exits),
+        since(|v| v.yields.as_ref()?.attempts),
+        since(|v| Some(v.yields.as_ref()?.hits.values().sum())),
+    ];
+    let thread = &vcpu.thread;
+    let mut row = format!(
+        "{:>7} {:>4} {:<6} {:>6} {:>6} {:>6.1} {:>6}",
+        thread.tid,
+        thread.cpu,
+        thread.class,
+        percent(run),
+        percent(delay),
+        100.0 * share(delay, run),
+        since(|v| v.steal_ns).map_or("-".into(), percent)
+    );
+    for count in counts {
+        row += &format!(" {:>10}", count.map_or("-".into(), |n| n.to_string()));
+    }
+    row
+}

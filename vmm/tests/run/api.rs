@@ -1,0 +1,478 @@
+//! A machine with a name: its socket, what docs/vmm-api.json says of it, and the commands
+//! that use it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::guests::{Running, assert_ended_by, start};
+use crate::payload::Payload;
+use crate::{no_kvm, vmm, wait_until};
+
+/// A machine called web with two vCPUs.
+struct Machine {
+    running: Running,
+    run_dir: TempDir,
+}
+
+impl Machine {
+    fn new(payload: Payload, options: &[&str]) -> Self {
+        let run_dir = tempfile::tempdir().unwrap();
+        let named = ["--cpus", "2", "--name", "web", "--run-dir"];
+        let dir = [run_dir.path().to_str().unwrap()];
+        let running = start(payload, &[&named[..], &dir, options].concat());
+        Self { running, run_dir }
+    }
+
+    /// One that halts.
+    fn halting() -> Self {
+        Self::new(Payload::default().print("x").halt(), &[])
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.run_dir.path().join("web.sock")
+    }
+
+    /// Sends a request as it stands; returns status and body.
+    fn exchange(&self, request: &str) -> (u16, String) {
+        let mut stream = UnixStream::connect(self.socket()).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(60)))
+            .unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let answer = std::io::read_to_string(stream).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, body.to_string())
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        self.exchange(&format!(
+            "{method} {path} HTTP/1.1\r\nHost: vmm\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ))
+    }
+
+    fn json(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
+        let (status, text) = self.ask(method, path, body);
+        (status, serde_json::from_str(&text).unwrap())
+    }
+
+    /// Runs a subcommand.
+    fn command(&self, words: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_vmm"))
+            .args(words)
+            .arg("--run-dir")
+            .arg(self.run_dir.path())
+            .output()
+            .unwrap()
+    }
+
+    #[track_caller]
+    fn print(&self, words: &[&str]) -> String {
+        let output = self.command(words);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && errors.is_empty(), "{errors}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[track_caller]
+    fn refuse(&self, words: &[&str], word: &str) {
+        let output = self.command(words);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{errors}");
+        assert_eq!(errors.lines().count(), 1, "{errors}");
+        assert!(errors.contains(word), "{errors}");
+        assert!(output.stdout.is_empty());
+    }
+
+    fn end(self) {
+        assert_ended_by(self.running, Signal::QUIT);
+        assert_eq!(fs::read_dir(self.run_dir.path()).unwrap().count(), 0);
+    }
+}
+
+/// Reads what the machine prints, so that it can go on.
+fn read_all(machine: &mut Machine) -> JoinHandle<std::io::Result<u64>> {
+    let mut pipe = machine.running.vmm.stdout.take().unwrap();
+    std::thread::spawn(move || std::io::copy(&mut pipe, &mut std::io::sink()))
+}
+
+/// docs/vmm-api.json.
+fn document() -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/vmm-api.json");
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// Follows "$ref" within the document.
+fn resolve<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
+    match value["$ref"].as_str() {
+        Some(place) => document
+            .pointer(place.strip_prefix('#').unwrap())
+            .unwrap_or_else(|| panic!("{place}")),
+        None => value,
+    }
+}
+
+/// What the document says of the answer to `operation` with this status.
+#[track_caller]
+fn assert_described(document: &Value, operation: &Value, status: u16, body: &str) {
+    let responses = &operation["responses"];
+    let response = match &responses[status.to_string()] {
+        Value::Null => &responses["default"],
+        own => own,
+    };
+    let content = resolve(document, response)["content"].as_object().unwrap();
+    let Some(json) = content.get("application/json") else {
+        return;
+    };
+    // The schema, in a document with all others.
+    let schema = json!({
+        "allOf": [json["schema"]],
+        "components": document["components"],
+    });
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let body: Value = serde_json::from_str(body).unwrap();
+    if let Err(error) = validator.validate(&body) {
+        panic!("{error} in {body}");
+    }
+}
+
+#[test]
+fn the_server_does_what_the_document_says() {
+    if no_kvm() {
+        return;
+    }
+    let document = document();
+    let machine = Machine::halting();
+    // What is sent to each; a path that is not here fails.
+    let bodies = BTreeMap::from([
+        ("/v1/info", vec![""]),
+        ("/v1/stat", vec![""]),
+        ("/metrics", vec![""]),
+        ("/v1/pause", vec![""]),
+        ("/v1/resume", vec![""]),
+        (
+            "/v1/set",
+            vec![
+                "{\"vcpu-class\": \"rr:2\", \"helper-class\": \"rr\"}",
+                "{\"vcpu-class\": \"fair\", \"vcpu-affinity\": \"0=0\"}",
+                "",
+                "{\"vcpu-class\": 7}",
+                "{\"cpu-weight\": 5}",
+                "{\"vcpu-affinity\": \"9=0\"}",
+            ],
+        ),
+        (
+            "/v1/stop",
+            vec!["{\"timeout_s\": 1000}", "{\"timeout\": 7}"],
+        ),
+    ]);
+    let paths = document["paths"].as_object().unwrap();
+    let mut statuses = BTreeSet::new();
+    for (path, methods) in paths {
+        for (method, operation) in methods.as_object().unwrap() {
+            for body in &bodies[path.as_str()] {
+                let (status, answer) = machine.ask(&method.to_uppercase(), path, body);
+                assert_described(&document, operation, status, &answer);
+                statuses.insert(status);
+            }
+            // The first body is a good one.
+            let good = bodies[path.as_str()][0];
+            let (status, _) = machine.ask(&method.to_uppercase(), path, good);
+            assert!(
+                !operation["responses"][status.to_string()].is_null(),
+                "{path}: {status}"
+            );
+            let (status, answer) = machine.ask("DELETE", path, "");
+            assert_eq!(status, 405, "{answer}");
+            assert_described(&document, operation, status, &answer);
+        }
+    }
+    assert_eq!(paths.len(), bodies.len());
+    assert_eq!(statuses, BTreeSet::from([200, 202, 400, 409]));
+    machine.end();
+}
+
+#[test]
+fn the_document_would_find_a_difference() {
+    let document = document();
+    let operation = &document["paths"]["/v1/set"]["post"];
+    for bad in ["{}", "{\"error\": 7}", "{\"error\": \"x\", \"more\": 1}"] {
+        let wrong = std::panic::catch_unwind(|| {
+            assert_described(&document, operation, 400, bad);
+        });
+        assert!(wrong.is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn what_is_no_request_is_answered_and_harms_nobody() {
+    if no_kvm() {
+        return;
+    }
+    let machine = Machine::halting();
+    let mode = fs::metadata(machine.socket()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let long = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(20_000));
+    for (request, status) in [
+        ("nonsense\r\n\r\n", 400),
+        ("GET /nowhere HTTP/1.1\r\n\r\n", 404),
+        (
+            "POST /v1/set HTTP/1.1\r\nContent-Length: 3\r\n\r\n{\"a",
+            400,
+        ),
+        (
+            "POST /v1/set HTTP/1.1\r\nContent-Length: 9999999\r\n\r\n",
+            413,
+        ),
+        ("GET /v1/info HTTP/1.1\r\n", 408),
+        (&long, 431),
+    ] {
+        assert_eq!(machine.exchange(request).0, status, "{request:.40}");
+    }
+    // Nobody waits for its answer.
+    for _ in 0..50 {
+        drop(UnixStream::connect(machine.socket()).unwrap());
+    }
+    assert_eq!(machine.ask("GET", "/v1/info", "").0, 200);
+    machine.end();
+}
+
+#[test]
+fn the_kernel_agrees_with_what_is_said_of_threads() {
+    if no_kvm() {
+        return;
+    }
+    let machine = Machine::halting();
+    let options = ["--vcpu-class", "rr:3", "--vcpu-affinity", "1=0"];
+    machine.print(&[&["set", "web"], &options[..]].concat());
+    let (_, info) = machine.json("GET", "/v1/info", "");
+    assert_eq!(info["pid"], machine.running.vmm.id());
+    let mut names = Vec::new();
+    for thread in [&info["vcpus"], &info["helpers"]]
+        .into_iter()
+        .flat_map(|threads| threads.as_array().unwrap())
+    {
+        let folder = format!("/proc/{}/task/{}", info["pid"], thread["tid"]);
+        let name = fs::read_to_string(format!("{folder}/comm")).unwrap();
+        let status = fs::read_to_string(format!("{folder}/status")).unwrap();
+        let cpus = format!("Cpus_allowed_list:\t{}\n", thread["cpus"].as_str().unwrap());
+        assert!(status.contains(&cpus), "{thread} {status}");
+        assert_eq!(name.trim(), thread["name"]);
+        names.push(name.trim().to_string());
+        let stat = fs::read_to_string(format!("{folder}/stat")).unwrap();
+        let policy = stat.rsplit_once(')').unwrap().1.split(' ').nth(39).unwrap();
+        let class = if name.starts_with("vcpu") {
+            ("2", "rr:3")
+        } else {
+            ("0", "fair")
+        };
+        assert_eq!((policy, thread["class"].as_str().unwrap()), class);
+    }
+    assert_eq!(names, ["vcpu0", "vcpu1", "vmm-io", "vmm", "vmm-api"]);
+    assert_eq!(info["vcpus"][1]["cpus"], "0");
+    machine.refuse(&["set", "web"], "nothing to set");
+    machine.refuse(&["set", "web", "--cpu-weight", "5"], "--cgroup");
+    machine.refuse(
+        &["set", "nobody", "--vcpu-class", "fair"],
+        "no machine called nobody",
+    );
+    machine.end();
+}
+
+/// The second vCPU was never started by the guest, so it used next to no time.
+#[test]
+fn statistics_grow_with_what_the_guest_does() {
+    if no_kvm() {
+        return;
+    }
+    let mut machine = Machine::new(Payload::default().print_without_end(), &[]);
+    let reader = read_all(&mut machine);
+    let stat = || machine.json("GET", "/v1/stat", "").1;
+    let before = stat();
+    let value = |stat: &Value, name: &str| stat["vcpus"][0][name].as_u64();
+    let exits = |stat: &Value| value(stat, "exits");
+    let grows = |now: &Value| {
+        value(now, "run_ns") > value(&before, "run_ns")
+            && (exits(&before).is_none() || exits(now) > exits(&before))
+    };
+    wait_until("statistics grow", || grows(&stat()));
+    let share = stat()["vcpus"][0]["delay_share"].as_f64().unwrap();
+    assert!((0.0..=1.0).contains(&share));
+    // A bare-metal guest has no steal time.
+    assert!(stat()["vcpus"][0].get("steal_ns").is_none());
+    let table = machine.print(&["stat", "web"]);
+    assert_eq!(table.lines().count(), 3, "{table}");
+    let words = ["stat", "--watch", "1", "--count", "2", "--json"];
+    let lines = machine.print(&words);
+    assert_eq!(lines.lines().count(), 2, "{lines}");
+    for line in lines.lines() {
+        let stats: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(stats[0]["name"], "web");
+    }
+    machine.refuse(&["stat", "nobody"], "no machine called nobody");
+    machine.end();
+    reader.join().unwrap().unwrap();
+}
+
+#[test]
+fn prometheus_text_is_what_a_parser_of_others_takes() {
+    if no_kvm() {
+        return;
+    }
+    let machine = Machine::halting();
+    let (status, text) = machine.ask("GET", "/metrics", "");
+    assert_eq!(status, 200);
+    for text in [text, machine.print(&["stat", "--prometheus"])] {
+        let lines = text.lines().map(|line| Ok(line.to_string()));
+        let scrape = prometheus_parse::Scrape::parse(lines).unwrap();
+        let samples = text.lines().filter(|line| !line.starts_with('#')).count();
+        assert_eq!(scrape.samples.len(), samples);
+        let of = |metric: &str| -> Vec<_> {
+            let samples = scrape.samples.iter();
+            samples.filter(|sample| sample.metric == metric).collect()
+        };
+        for (metric, count) in [
+            ("vmm_vcpu_run_seconds_total", 2),
+            ("vmm_vcpu_run_delay_seconds_total", 2),
+            ("vmm_vcpu_info", 2),
+            ("vmm_vcpu_steal_seconds_total", 0),
+            ("vmm_helper_run_seconds_total", 3),
+        ] {
+            assert_eq!(of(metric).len(), count, "{metric}: {text}");
+        }
+        for sample in &scrape.samples {
+            use prometheus_parse::Value::{Counter, Gauge};
+            // Each has its type, and says whose it is.
+            assert!(matches!(sample.value, Counter(_) | Gauge(_)), "{sample:?}");
+            assert_eq!(sample.labels.get("vm"), Some("web"));
+        }
+        let info = of("vmm_vcpu_info");
+        assert_eq!(info[1].labels.get("vcpu"), Some("1"));
+        assert_eq!(info[1].labels.get("class"), Some("fair"));
+    }
+    machine.end();
+}
+
+/// The guest prints for ever: what it has printed stands still while it is paused.
+#[test]
+fn a_paused_machine_does_nothing_until_it_is_resumed() {
+    if no_kvm() {
+        return;
+    }
+    let mut machine = Machine::new(Payload::default().print_without_end(), &[]);
+    let reader = read_all(&mut machine);
+    let run_ns = || {
+        let (_, stat) = machine.json("GET", "/v1/stat", "");
+        stat["vcpus"][0]["run_ns"].as_u64().unwrap()
+    };
+    machine.print(&["pause", "web"]);
+    assert!(machine.print(&["list"]).contains("paused"));
+    let mut before = run_ns();
+    wait_until("its vCPUs stand still", || {
+        std::thread::sleep(Duration::from_millis(200));
+        let now = run_ns();
+        // Answering the question itself takes some time, a guest's run far more.
+        now - std::mem::replace(&mut before, now) < 20_000_000
+    });
+    machine.print(&["resume", "web"]);
+    assert!(machine.print(&["list"]).contains("running"));
+    let after = run_ns();
+    wait_until("its vCPUs go on", || run_ns() - after > 100_000_000);
+    machine.end();
+    reader.join().unwrap().unwrap();
+}
+
+#[test]
+fn machines_are_listed_while_they_run() {
+    if no_kvm() {
+        return;
+    }
+    let machine = Machine::halting();
+    // A socket that a killed one left is no machine.
+    let dead = machine.run_dir.path().join("dead.sock");
+    drop(std::os::unix::net::UnixListener::bind(&dead).unwrap());
+    let table = machine.print(&["list"]);
+    assert_eq!(table.lines().count(), 2, "{table}");
+    let list: Value = serde_json::from_str(&machine.print(&["list", "--json"])).unwrap();
+    assert_eq!(list.as_array().unwrap().len(), 1);
+    assert_eq!(list[0]["name"], "web");
+    assert_eq!(list[0]["mem_bytes"], 64 << 20);
+    fs::remove_file(dead).unwrap();
+    machine.end();
+}
+
+#[test]
+fn a_name_is_one_machines_at_a_time() {
+    if no_kvm() {
+        return;
+    }
+    let machine = Machine::halting();
+    let dir = machine.run_dir.path().to_str().unwrap();
+    let kernel = Payload::default().print("OK").power_off().elf();
+    let again = || {
+        let named = ["--name", "web", "--run-dir", dir];
+        vmm(kernel.path()).args(named).output().unwrap()
+    };
+    let refused = again();
+    let errors = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("runs already"), "{errors}");
+    // The one that runs is as it was.
+    assert_eq!(machine.ask("GET", "/v1/info", "").0, 200);
+    let Machine { running, run_dir } = machine;
+    assert_ended_by(running, Signal::QUIT);
+    let output = vmm(kernel.path())
+        .args(["--name", "web", "--run-dir"])
+        .arg(run_dir.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    assert_eq!(fs::read_dir(run_dir.path()).unwrap().count(), 0);
+}
+
+/// One guest listens to its power button, one does not, and one is paused.
+#[test]
+fn stop_asks_the_guest_first() {
+    if no_kvm() {
+        return;
+    }
+    let listens = || {
+        Payload::default()
+            .print("x")
+            .wait_for_power_button()
+            .power_off()
+    };
+    for (payload, paused, words, code) in [
+        (listens(), false, &["stop", "web"][..], 0),
+        (listens(), true, &["stop", "web"], 0),
+        (
+            Payload::default().print("x").halt(),
+            false,
+            &["stop", "web", "--timeout", "1"],
+            6,
+        ),
+    ] {
+        let mut machine = Machine::new(payload, &["--stop-timeout", "100000"]);
+        if paused {
+            machine.print(&["pause", "web"]);
+        }
+        machine.print(words);
+        // It has ended when the command returns.
+        let status = machine.running.vmm.wait().unwrap();
+        assert_eq!(status.code(), Some(code));
+        machine.refuse(&["stop", "web"], "no machine called web");
+        assert_eq!(fs::read_dir(machine.run_dir.path()).unwrap().count(), 0);
+    }
+}
