@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::results::Results;
 use crate::{Error, Result};
 
+mod ablation;
 pub mod compare;
 mod contention;
 mod figures;
@@ -17,6 +18,7 @@ mod table;
 mod vmm_cost;
 mod words;
 
+pub use ablation::ablation;
 pub use contention::contention;
 pub use html::page;
 pub use table::{cost, table};
