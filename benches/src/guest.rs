@@ -251,7 +251,8 @@ fn options(spec: &CellSpec) -> Vec<&str> {
         options.extend(["--pv", spec.pv.name()]);
     }
     if spec.class != fair() {
-        options.extend(["--vcpu-class", &spec.class]);
+        // Never another class under this one's name.
+        options.extend(["--vcpu-class", &spec.class, "--vcpu-class-strict"]);
     }
     options
 }

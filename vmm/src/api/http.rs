@@ -44,9 +44,9 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Request>, Refusal> {
     let mut headers = [EMPTY_HEADER; HEADERS_MAX];
     let mut head = httparse::Request::new(&mut headers);
     let length = match head.parse(bytes) {
-        Ok(Parsed::Complete(length)) => length,
+        Ok(Parsed::Complete(length)) if length <= HEAD_MAX => length,
         Ok(Parsed::Partial) if bytes.len() < HEAD_MAX => return Ok(None),
-        Ok(Parsed::Partial) | Err(httparse::Error::TooManyHeaders) => {
+        Ok(_) | Err(httparse::Error::TooManyHeaders) => {
             return Err((431, "the request's head is too long"));
         }
         Err(_) => return Err((400, "this is no HTTP request")),

@@ -4,6 +4,7 @@
 //! steps the bytes say. The committed inputs in vmm/fuzz/seeds run in the ordinary tests
 //! too. docs/fuzzing.md tells how to run the fuzzers and what they have run.
 
+mod api;
 mod boot;
 mod config;
 mod devices;
@@ -14,7 +15,7 @@ mod registers;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them; each has a binary in vmm/fuzz/fuzz_targets and a folder of seeds.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     ("registers", registers::registers),
     ("block", devices::block),
     ("net", devices::net),
@@ -22,6 +23,7 @@ pub const TARGETS: [Target; 7] = [
     ("vsock", devices::vsock),
     ("boot", boot::boot),
     ("config", config::config),
+    ("api", api::api),
 ];
 
 /// Runs the target called `name`.

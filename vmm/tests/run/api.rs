@@ -11,13 +11,15 @@ use std::process::{Command, Output};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
+use kvm_ioctls::Kvm;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::guests::{Running, assert_ended_by, start};
 use crate::payload::Payload;
-use crate::{no_kvm, vmm, wait_until};
+use crate::{no_kvm, skip, vmm, wait_until};
 
 /// A machine called web with two vCPUs.
 struct Machine {
@@ -324,6 +326,37 @@ fn statistics_grow_with_what_the_guest_does() {
     machine.refuse(&["stat", "nobody"], "no machine called nobody");
     machine.end();
     reader.join().unwrap().unwrap();
+}
+
+/// KVM tells the guest what it also tells of the thread: the time that it waited. The
+/// first vCPU alone asks for it.
+#[test]
+fn a_guest_that_has_steal_time_on_shows_it() {
+    const STEAL_TIME: u32 = 1 << 5;
+    if no_kvm() {
+        return;
+    }
+    let features = Kvm::new()
+        .unwrap()
+        .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES);
+    let has_steal = |e: &kvm_cpuid_entry2| e.function == 0x4000_0001 && e.eax & STEAL_TIME != 0;
+    if !features.unwrap().as_slice().iter().any(has_steal) {
+        skip("this KVM has no steal time");
+        return;
+    }
+    let payload = Payload::default().enable_steal_time(0x30_0000);
+    let machine = Machine::new(payload.print("x").halt(), &[]);
+    let (_, stat) = machine.json("GET", "/v1/stat", "");
+    let vcpus = &stat["vcpus"];
+    let steal = vcpus[0]["steal_ns"].as_u64().unwrap();
+    assert!(steal <= vcpus[0]["delay_ns"].as_u64().unwrap(), "{stat}");
+    assert!(vcpus[1].get("steal_ns").is_none(), "{stat}");
+    let (_, text) = machine.ask("GET", "/metrics", "");
+    assert!(
+        text.contains("vmm_vcpu_steal_seconds_total{vm=\"web\",vcpu=\"0\"}"),
+        "{text}"
+    );
+    machine.end();
 }
 
 #[test]

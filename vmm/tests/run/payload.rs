@@ -12,6 +12,8 @@ const PM1_CONTROL: u16 = 0x604;
 pub const RESET: u16 = 0x608;
 /// The panic device: 1 is a panic.
 pub const PVPANIC: u16 = 0x505;
+/// Linux's asm/kvm_para.h.
+const MSR_KVM_STEAL_TIME: u32 = 0x4b56_4d03;
 /// Sleep type 5 with "sleep enable".
 const S5: u16 = 1 << 13 | 5 << 10;
 
@@ -125,6 +127,15 @@ impl Payload {
             .code(&address.to_le_bytes()) // mov ebx, address
             .code(&[0x80, 0x3b, value]) // again: cmp byte [rbx], value
             .code(&[0x74, 0xfb]) // je again
+    }
+
+    /// Has KVM keep the vCPU's steal time at `address`.
+    pub fn enable_steal_time(self, address: u32) -> Self {
+        self.code(&[0xb9])
+            .code(&MSR_KVM_STEAL_TIME.to_le_bytes()) // mov ecx, MSR
+            .code(&[0xb8])
+            .code(&(address | 1).to_le_bytes()) // mov eax, address | enabled
+            .code(&[0x31, 0xd2, 0x0f, 0x30]) // xor edx, edx; wrmsr
     }
 
     /// Prints the byte at `address`.
