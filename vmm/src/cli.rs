@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use vmm::log::Format;
+use vmm::reaper::Remains;
 use vmm::rundir::{self, RunDir};
 use vmm::{Error, Result};
 
@@ -50,6 +51,9 @@ enum Command {
     /// Have a machine's guest power off, and wait for its end
     #[command(after_help = machines::STOP_HELP)]
     Stop(machines::Stop),
+    /// Wait for a machine's end and remove what it left: vmm run starts this itself
+    #[command(hide = true)]
+    Reap(Remains),
 }
 
 impl Cli {
@@ -68,6 +72,10 @@ impl Cli {
             Command::Pause(command) => command.run(&run_dir, "/v1/pause"),
             Command::Resume(command) => command.run(&run_dir, "/v1/resume"),
             Command::Stop(command) => command.run(&run_dir),
+            Command::Reap(remains) => {
+                remains.reap(&run_dir);
+                Ok(ExitCode::SUCCESS)
+            }
         };
         done.unwrap_or_else(|error| {
             log::error!("{error}");

@@ -114,13 +114,6 @@ impl TryFrom<&RunArgs> for SchedConfig {
             }
             _ => {}
         }
-        if (args.cgroup.is_some() || args.name.is_some()) && args.uid.is_some() {
-            return Err(Error::Config(
-                "--uid goes neither with --name nor with --cgroup: only root can remove the \
-                 socket and the control group when the machine ends"
-                    .into(),
-            ));
-        }
         let started = [args.launch_until.is_some(), args.launch_limit.is_some()];
         if args.launch_class.is_none() && started.contains(&true) {
             return Err(Error::Config(

@@ -24,6 +24,7 @@ pub mod log;
 pub mod memory;
 pub mod observe;
 pub mod pv;
+pub mod reaper;
 pub mod run;
 pub mod rundir;
 pub mod sandbox;

@@ -213,10 +213,15 @@ pub fn run(machine: Machine, named: Option<(VmName, UnixListener)>) -> Result<En
     // Threads that start later are in it from their first moment.
     let group = machine.sched.cgroup.as_ref();
     let group = group.map(|(path, layout)| Group::new(path, *layout));
+    let mut group = group.transpose()?;
+    if let (Some(group), true) = (&mut group, machine.sandbox.becomes_user()) {
+        // Who is no longer root can't remove it.
+        group.leave();
+    }
     let live = Live::new(
         ender.clone(),
         machine.power_button,
-        Placement::new(group.transpose()?),
+        Placement::new(group),
         machine.stop_timeout,
     )?;
     let mut events = event_loop(&ender)?;
@@ -243,8 +248,9 @@ pub fn run(machine: Machine, named: Option<(VmName, UnixListener)>) -> Result<En
     let server = named.map(|(name, listener)| {
         let memory = (machine.mem, machine.memory.clone());
         let observer = Observer::new(live.clone(), name, machine.pv, memory, &machine.vcpus);
-        Server { listener, observer }
+        observer.map(|observer| Server { listener, observer })
     });
+    let server = server.transpose()?;
     let mut crew = Crew::new(live.clone(), machine.sandbox.filters());
     let done = crew
         .start_io(machine.workers, machine.console, io_role)

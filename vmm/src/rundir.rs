@@ -9,6 +9,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use rustix::fs::Mode;
 use rustix::process::umask;
@@ -18,6 +20,10 @@ use crate::{Error, Result};
 
 /// Where the folder is unless the user says otherwise.
 pub const DEFAULT: &str = "/run/vmfirst";
+
+/// How often a lock is tried before its name is taken.
+const TRIES: u32 = 5;
+const BETWEEN: Duration = Duration::from_millis(10);
 
 /// The folder.
 #[derive(Debug, Clone)]
@@ -57,13 +63,7 @@ impl RunDir {
             .mode(0o755)
             .create(&self.0)
             .map_err(Error::file("make", "folder", &self.0))?;
-        let path = self.0.join(format!("{name}.lock"));
-        let lock = take_lock(&path, name)?;
-        let claim = Claim {
-            _lock: lock,
-            path,
-            socket: self.socket(name),
-        };
+        let claim = self.lock(name)?;
         remove(&claim.socket);
         // Not from anybody's first moment on may others connect.
         let before = umask(Mode::from_raw_mode(0o177));
@@ -71,6 +71,25 @@ impl RunDir {
         umask(before);
         let listener = listener.map_err(Error::file("listen on", "socket", &claim.socket))?;
         Ok((claim, listener))
+    }
+
+    /// Removes what a machine left that has ended. Fails while one of the name runs.
+    pub fn tidy(&self, name: &VmName) -> Result<()> {
+        self.lock(name).map(drop)
+    }
+
+    fn lock(&self, name: &VmName) -> Result<Claim> {
+        let path = self.0.join(format!("{name}.lock"));
+        Ok(Claim {
+            _lock: take_lock(&path, name)?,
+            path,
+            socket: self.socket(name),
+        })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
     }
 }
 
@@ -96,6 +115,7 @@ fn remove(path: &Path) {
 }
 
 fn take_lock(path: &Path, name: &VmName) -> Result<File> {
+    let mut tries = TRIES;
     loop {
         let mut file = OpenOptions::new()
             .write(true)
@@ -106,6 +126,12 @@ fn take_lock(path: &Path, name: &VmName) -> Result<File> {
             .map_err(Error::file("open", "lock", path))?;
         match file.try_lock() {
             Ok(()) => {}
+            // Perhaps somebody tidies up behind the last one of the name.
+            Err(TryLockError::WouldBlock) if tries > 0 => {
+                tries -= 1;
+                thread::sleep(BETWEEN);
+                continue;
+            }
             Err(TryLockError::WouldBlock) => {
                 return Err(Error::Config(format!(
                     "a machine called {name} runs already; stop it (vmm stop {name}) or choose \

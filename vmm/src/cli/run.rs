@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use vmm::config::{Config, RunArgs, file};
+use vmm::reaper::Remains;
 use vmm::rundir::RunDir;
 use vmm::{builder, run};
 
@@ -64,7 +65,15 @@ impl Run {
         // First of all: disks that the machine of this name has are in use, too.
         let name = args.name.clone();
         let claimed = name.as_ref().map(|name| run_dir.claim(name)).transpose()?;
+        let remains = Remains {
+            name: name.clone(),
+            cgroup: args.cgroup.clone(),
+        };
+        let leaves = args.uid.is_some() && (name.is_some() || args.cgroup.is_some());
         let machine = builder::build(Config::try_from(args)?)?;
+        let _reaper = leaves
+            .then(|| remains.wait_for_end(run_dir.path()))
+            .transpose()?;
         let (_claim, listener) = claimed.unzip();
         Ok(run::run(machine, name.zip(listener))?.code())
     }

@@ -21,7 +21,7 @@ use crate::sched::Tid;
 use crate::{Error, Result};
 
 use kvm::{Counters, Table};
-use thread::{Thread, cpus};
+use thread::{Tasks, Thread, cpus};
 
 /// Kernel counters of yields that found their target begin so; the reason follows.
 const HITS: &str = "yield_hits_";
@@ -33,6 +33,7 @@ pub struct Observer {
     live: Arc<Live>,
     name: VmName,
     pv: Pv,
+    tasks: Tasks,
     mem: u64,
     memory: GuestMemory,
     table: Option<Table>,
@@ -49,20 +50,21 @@ impl Observer {
         pv: Pv,
         memory: (u64, GuestMemory),
         vcpus: &[VcpuFd],
-    ) -> Self {
+    ) -> Result<Self> {
         let files: Vec<_> = vcpus.iter().filter_map(kvm::open).collect();
         let first = files.first().filter(|_| files.len() == vcpus.len());
-        Self {
+        Ok(Self {
             live,
             name,
             pv,
+            tasks: Tasks::open().map_err(Error::system("open /proc/self/task"))?,
             mem: memory.0,
             memory: memory.1,
             // The same for all vCPUs.
             table: first.and_then(|file| Table::read(file, wanted).ok()),
             files,
             start: Instant::now(),
-        }
+        })
     }
 
     /// The machine that is looked at.
@@ -76,7 +78,8 @@ impl Observer {
         let threads = placement.threads();
         let look = |tids: &mut dyn Iterator<Item = Tid>| -> Result<Vec<ThreadInfo>> {
             tids.map(|tid| {
-                thread_info(tid).map_err(Error::system("look at a thread of this process"))
+                self.thread_info(tid)
+                    .map_err(Error::system("look at a thread of this process"))
             })
             .collect()
         };
@@ -113,7 +116,7 @@ impl Observer {
         let steal = self.steal();
         let vcpus = threads.vcpus.iter().enumerate();
         let look = |tid| {
-            let thread = Thread::look(tid).map(|thread| thread_stat(tid, thread));
+            let thread = self.tasks.look(tid).map(|thread| thread_stat(tid, thread));
             thread.map_err(Error::system("look at a thread of this process"))
         };
         Ok(Stat {
@@ -127,6 +130,16 @@ impl Observer {
                 })
                 .collect::<Result<_>>()?,
             helpers: threads.helpers().map(look).collect::<Result<_>>()?,
+        })
+    }
+
+    fn thread_info(&self, tid: Tid) -> io::Result<ThreadInfo> {
+        let thread = self.tasks.look(tid)?;
+        Ok(ThreadInfo {
+            tid,
+            name: thread.name,
+            class: thread.class,
+            cpus: cpus(tid)?,
         })
     }
 
@@ -160,16 +173,6 @@ fn wanted(name: &str) -> bool {
         "yield_other_cpu",
     ];
     known.contains(&name) || name.starts_with(HITS)
-}
-
-fn thread_info(tid: Tid) -> io::Result<ThreadInfo> {
-    let thread = Thread::look(tid)?;
-    Ok(ThreadInfo {
-        tid,
-        name: thread.name,
-        class: thread.class,
-        cpus: cpus(tid)?,
-    })
 }
 
 fn thread_stat(tid: Tid, thread: Thread) -> ThreadStat {

@@ -1,7 +1,10 @@
 //! What the kernel tells of a thread: proc(5).
 
-use std::fs;
+use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{Mode, OFlags, open, openat};
 
 use crate::sched::{Class, CpuList, Tid};
 
@@ -20,22 +23,38 @@ pub struct Thread {
     pub delay_ns: u64,
 }
 
-impl Thread {
-    /// Looks at a thread of this process.
-    pub fn look(tid: Tid) -> io::Result<Self> {
-        let read = |file: &str| fs::read_to_string(format!("/proc/self/task/{tid}/{file}"));
-        let (name, cpu) = name_and_cpu(&read("stat")?).ok_or(io::ErrorKind::InvalidData)?;
-        let times = read("schedstat")?;
+/// The folder of this process's threads: found again when it sees no /proc any more.
+#[derive(Debug)]
+pub struct Tasks(OwnedFd);
+
+impl Tasks {
+    /// Opens it.
+    pub fn open() -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self(open("/proc/self/task", flags, Mode::empty())?))
+    }
+
+    /// Looks at a thread.
+    pub fn look(&self, tid: Tid) -> io::Result<Thread> {
+        let (name, cpu) =
+            name_and_cpu(&self.read(tid, "stat")?).ok_or(io::ErrorKind::InvalidData)?;
+        let times = self.read(tid, "schedstat")?;
         let mut times = times.split_whitespace().map(str::parse);
         let mut time = || times.next().and_then(Result::ok);
         let (run_ns, delay_ns) = time().zip(time()).ok_or(io::ErrorKind::InvalidData)?;
-        Ok(Self {
+        Ok(Thread {
             name,
             cpu,
             class: Class::of(tid)?,
             run_ns,
             delay_ns,
         })
+    }
+
+    fn read(&self, tid: Tid, file: &str) -> io::Result<String> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = openat(&self.0, format!("{tid}/{file}"), flags, Mode::empty())?;
+        io::read_to_string(File::from(file))
     }
 }
 
@@ -69,12 +88,13 @@ mod tests {
 
     #[test]
     fn this_thread_has_run() {
-        let look = || Thread::look(crate::gate::own_tid()).unwrap();
+        let tasks = Tasks::open().unwrap();
+        let look = || tasks.look(crate::gate::own_tid()).unwrap();
         // The kernel adds up at ticks and switches.
         while look().run_ns == 0 {
             std::thread::yield_now();
         }
         assert_eq!(look().class, "fair");
-        assert!(Thread::look(1).is_err());
+        assert!(tasks.look(1).is_err());
     }
 }

@@ -69,6 +69,11 @@ impl Sandbox {
         self.filters.clone()
     }
 
+    /// Whether the threads become another user.
+    pub fn becomes_user(&self) -> bool {
+        self.filters.user.is_some()
+    }
+
     /// Gives up the file system, for all threads; returns the filters.
     pub fn enter(self) -> Result<Filters> {
         if let Some(root) = self.root {

@@ -114,12 +114,19 @@ pub struct Group {
     path: PathBuf,
     before: PathBuf,
     layout: Layout,
+    /// Whether another process removes it.
+    left: bool,
 }
 
 impl Group {
     /// Makes the group and moves this process into it. `path` is below the mount point
     /// of cgroup v2 or begins with that; its parent must be there.
     pub fn new(path: &Path, layout: Layout) -> Result<Self> {
+        Self::make(Self::resolve(path)?, own_group(&mount_point()?)?, layout)
+    }
+
+    /// Where the group called `path` is in the file system.
+    pub fn resolve(path: &Path) -> Result<PathBuf> {
         let root = mount_point()?;
         let below = path.strip_prefix(&root).unwrap_or(path);
         let below = below.strip_prefix("/").unwrap_or(below);
@@ -131,8 +138,18 @@ impl Group {
                 root.display()
             )));
         }
-        let before = own_group(&root)?;
-        Self::make(root.join(below), before, layout)
+        Ok(root.join(below))
+    }
+
+    /// Removes what a machine left that has ended; returns whether nothing of it is there.
+    pub fn tidy(path: &Path) -> bool {
+        take_left_over(path);
+        !path.exists()
+    }
+
+    /// Leaves it to another process to remove the group when this one has ended.
+    pub fn leave(&mut self) {
+        self.left = true;
     }
 
     fn make(path: PathBuf, before: PathBuf, layout: Layout) -> Result<Self> {
@@ -155,6 +172,7 @@ impl Group {
             path,
             before,
             layout,
+            left: false,
         };
         // Without the mark (a file system without attributes) only cleaning up is lost.
         let _ = setxattr(&group.path, MARK, b"1", XattrFlags::empty());
@@ -288,6 +306,9 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
+        if self.left {
+            return;
+        }
         let procs = self.before.join("cgroup.procs");
         let left = write(&procs, &std::process::id().to_string());
         if let Err(error) = left.and_then(|()| remove(&self.path)) {

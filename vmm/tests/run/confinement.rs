@@ -6,10 +6,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use vmm::api::client::Client;
+use vmm::api::types::{Info, Stat};
+use vmm::rundir::RunDir;
 
 use crate::guests::{Running, assert_ended_by, read_sector_1, start, two_sectors};
-use crate::no_kvm;
 use crate::payload::Payload;
+use crate::sched::cgroups;
+use crate::{no_kvm, wait_until};
 
 /// A field of /proc/PID/task/TID/status.
 type Field = (&'static str, &'static str);
@@ -135,4 +139,44 @@ fn a_machine_works_without_privileges_in_an_empty_root() {
     let seen = read_link(format!("/proc/{}/cwd", machine.vmm.id())).unwrap();
     assert_eq!(seen, root.path().canonicalize().unwrap());
     assert_ended_by(machine, Signal::QUIT);
+}
+
+/// Nobody may not remove root's files; they are removed all the same, and when the machine
+/// is killed, too.
+#[test]
+fn a_machine_without_privileges_has_a_name_and_leaves_nothing() {
+    if no_kvm() {
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    let run_dir = tempfile::tempdir().unwrap();
+    let path = |dir: &tempfile::TempDir| dir.path().to_str().unwrap().to_owned();
+    let (root_path, run_path) = (path(&root), path(&run_dir));
+    let group = cgroups().map(|root| root.join(format!("vmm-test-{}-nobody", std::process::id())));
+    let mut options = vec![
+        "--name",
+        "web",
+        "--run-dir",
+        &run_path,
+        "--chroot",
+        &root_path,
+    ];
+    let group_path = group.as_ref().map(|group| group.to_str().unwrap());
+    options.extend(group_path.iter().flat_map(|path| ["--cgroup", path]));
+    let client = Client::new(&RunDir::new(run_dir.path()), &"web".parse().unwrap());
+    for kill in [false, true] {
+        let mut machine = machine(&[&NOBODY[..], &options].concat());
+        let stat: Stat = client.get("/v1/stat").unwrap();
+        assert_eq!(stat.vcpus.len(), 2);
+        let info: Info = client.get("/v1/info").unwrap();
+        assert_eq!(info.vcpus[0].name, "vcpu0");
+        match kill {
+            true => machine.kill().unwrap(),
+            false => assert_ended_by(machine, Signal::QUIT),
+        }
+        wait_until("all is removed", || {
+            let files = read_dir(run_dir.path()).unwrap().count();
+            files == 0 && group.as_ref().is_none_or(|group| !group.exists())
+        });
+    }
 }

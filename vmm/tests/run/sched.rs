@@ -168,7 +168,7 @@ fn the_launch_class_ends_when_the_guest_says_so_or_at_the_limit() {
 }
 
 /// Where cgroup v2 is mounted, if we may make groups there.
-fn cgroups() -> Option<PathBuf> {
+pub fn cgroups() -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let line = mounts.lines().find(|line| line.contains(" - cgroup2 "));
     let root = line.map(|line| PathBuf::from(line.split(' ').nth(4).unwrap()));
