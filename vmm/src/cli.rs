@@ -14,9 +14,20 @@ use vmm::reaper::Remains;
 use vmm::rundir::{self, RunDir};
 use vmm::{Error, Result};
 
+/// What `vmm --help` ends with.
+const HELP: &str = "\
+Examples:
+  vmm run --kernel bzImage --initrd rootfs.cpio --name web    its console is here; elsewhere:
+  vmm list                                                    which machines run
+  vmm stat --watch                                            whose vCPUs wait, spin and yield
+  vmm set web --vcpu-class rr:2                               how they are scheduled
+  vmm stop web                                                by the guest's power button
+
+vmm COMMAND --help has more of each.";
+
 /// Launches virtual machines on KVM.
 #[derive(Debug, Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(version, arg_required_else_help = true, after_help = HELP)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -58,6 +58,14 @@ impl Client {
         self.ask("GET", path, &[])
     }
 
+    /// The same, or none from a machine that has ended meanwhile.
+    pub fn get_if_there<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>> {
+        match self.get(path) {
+            Err(_) if self.is_gone() => Ok(None),
+            answer => answer.map(Some),
+        }
+    }
+
     /// Has something done.
     pub fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
         let body = serde_json::to_vec(body).map_err(|e| Error::Config(e.to_string()))?;

@@ -60,11 +60,11 @@ impl List {
     /// Lists the machines that run.
     pub fn run(self, run_dir: &RunDir) -> Result<ExitCode> {
         let clients = Client::all(run_dir)?;
-        // One that has ended meanwhile is none any more.
-        let infos: Vec<Info> = clients
+        let infos = clients
             .iter()
-            .filter_map(|client| client.get("/v1/info").ok())
-            .collect();
+            .map(|client| client.get_if_there("/v1/info"))
+            .filter_map(Result::transpose)
+            .collect::<Result<Vec<Info>>>()?;
         if self.json {
             return print(&format!("{}\n", json!(infos)));
         }
@@ -106,7 +106,24 @@ impl Set {
         if self.change == Change::default() {
             return Err(Error::Config("nothing to set: see vmm set --help".into()));
         }
-        Client::new(run_dir, &self.name).post::<Info>("/v1/set", &self.change)?;
+        let info: Info = Client::new(run_dir, &self.name).post("/v1/set", &self.change)?;
+        // The machine's own warning is in its log.
+        let io = info.helpers.iter().find(|thread| thread.name == "vmm-io");
+        for (class, thread) in [
+            (self.change.vcpu_class, info.vcpus.first()),
+            (self.change.helper_class, io),
+        ] {
+            if let (Some(class), Some(thread)) = (class, thread)
+                && thread.class != class.to_string()
+            {
+                log::warn!(
+                    "the kernel has no scheduling class {class}: {} runs as {}; \
+                     --vcpu-class-strict would refuse",
+                    thread.name,
+                    thread.class
+                );
+            }
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -38,6 +38,7 @@ pub struct Options {
     names: Vec<VmName>,
     /// Print again at intervals, what happened in each
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1")]
+    #[arg(require_equals = true)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=86400))]
     watch: Option<u32>,
     /// With --watch: end after so many intervals
@@ -86,7 +87,8 @@ impl Options {
     fn stats(&self, run_dir: &RunDir) -> Result<Vec<Stat>> {
         if self.names.is_empty() {
             let all = Client::all(run_dir)?;
-            return Ok(all.iter().filter_map(|c| c.get("/v1/stat").ok()).collect());
+            let stats = all.iter().map(|client| client.get_if_there("/v1/stat"));
+            return stats.filter_map(Result::transpose).collect();
         }
         let clients = self.names.iter().map(|name| Client::new(run_dir, name));
         clients.map(|client| client.get("/v1/stat")).collect()

@@ -75,6 +75,7 @@ pub struct RunArgs {
     pub vsock: Option<VsockArg>,
     /// Give the guest a source of random bytes, the host's
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_name = "BOOL", hide_possible_values = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rng: Option<bool>,
     /// What a system call does for which this program has no use: "on" ends it, with "log"
@@ -102,6 +103,7 @@ pub struct RunArgs {
     /// Where the kernel lacks a class, start no machine; without it a warning, and fair
     #[arg(long, help_heading = "Scheduling")]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_name = "BOOL", hide_possible_values = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vcpu_class_strict: Option<bool>,
     /// CPUs that a vCPU may use, as 0=0-3,1=4 [default: all]

@@ -410,4 +410,29 @@ mod tests {
         let made = Group::make(root.path().join("no/web"), root.path().into(), Layout::Vm);
         assert!(made.unwrap_err().to_string().contains("mkdir"));
     }
+
+    /// The files are there before, as the kernel makes them with the group.
+    #[test]
+    fn what_is_set_is_read_back() {
+        let root = tempfile::tempdir().unwrap();
+        let group = Group {
+            path: root.path().into(),
+            before: root.path().into(),
+            layout: Layout::Vm,
+            left: true,
+        };
+        let weight = "250".parse().unwrap();
+        let none = group.set_weight(weight).unwrap_err().to_string();
+        assert!(none.contains("no cpu.weight"), "{none}");
+        fs::write(root.path().join("cpu.weight"), "").unwrap();
+        group.set_weight(weight).unwrap();
+        // A file that forgets what is written to it.
+        std::os::unix::fs::symlink("/dev/null", root.path().join("cpu.max")).unwrap();
+        let wrong = group
+            .set_max("50%".parse().unwrap())
+            .unwrap_err()
+            .to_string();
+        assert!(wrong.contains("was set to 50000 100000 and has"), "{wrong}");
+        assert_eq!(group.shares(), (Some("250".into()), Some(String::new())));
+    }
 }

@@ -53,6 +53,7 @@ pub struct Change {
     pub vcpu_class: Option<Class>,
     /// Refuse where the kernel lacks a class, instead of a warning and fair
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_name = "BOOL", hide_possible_values = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vcpu_class_strict: Option<bool>,
     /// CPUs of some of the vCPUs, as 0=0-3,1=4

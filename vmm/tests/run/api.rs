@@ -285,6 +285,21 @@ fn the_kernel_agrees_with_what_is_said_of_threads() {
     assert_eq!(names, ["vcpu0", "vcpu1", "vmm-io", "vmm", "vmm-api"]);
     assert_eq!(info["vcpus"][1]["cpus"], "0");
     machine.refuse(&["set", "web"], "nothing to set");
+    // A class that the kernel lacks: told to who asked for it.
+    let output = machine.command(&["set", "web", "--vcpu-class", "bt"]);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let (_, info) = machine.json("GET", "/v1/info", "");
+    match info["vcpus"][0]["class"].as_str() {
+        Some("bt") => skip("this kernel has the class bt"),
+        class => {
+            assert_eq!(class, Some("fair"));
+            assert_eq!(errors.lines().count(), 1, "{errors}");
+            assert!(errors.contains("no scheduling class bt"), "{errors}");
+            let strict = ["set", "web", "--vcpu-class", "bt", "--vcpu-class-strict"];
+            machine.refuse(&strict, "no scheduling class bt");
+        }
+    }
     machine.refuse(&["set", "web", "--cpu-weight", "5"], "--cgroup");
     machine.refuse(
         &["set", "nobody", "--vcpu-class", "fair"],
@@ -316,7 +331,7 @@ fn statistics_grow_with_what_the_guest_does() {
     assert!(stat()["vcpus"][0].get("steal_ns").is_none());
     let table = machine.print(&["stat", "web"]);
     assert_eq!(table.lines().count(), 3, "{table}");
-    let words = ["stat", "--watch", "1", "--count", "2", "--json"];
+    let words = ["stat", "--watch=1", "--count", "2", "--json"];
     let lines = machine.print(&words);
     assert_eq!(lines.lines().count(), 2, "{lines}");
     for line in lines.lines() {
