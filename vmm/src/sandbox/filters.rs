@@ -192,7 +192,7 @@ fn steer() -> Vec<Allow> {
 /// The filter of a `role`; none where everything is allowed.
 pub fn program(role: Role, seccomp: Seccomp) -> Result<Option<BpfProgram>, BackendError> {
     let refused = match seccomp {
-        Seccomp::On => SeccompAction::KillProcess,
+        Seccomp::On => SeccompAction::Trap,
         Seccomp::Log => SeccompAction::Log,
         Seccomp::Off => return Ok(None),
     };

@@ -7,6 +7,7 @@
 
 mod filters;
 mod privileges;
+mod refusal;
 
 use std::fs::File;
 use std::panic;
@@ -81,6 +82,7 @@ impl Sandbox {
         }
         if self.seccomp == Seccomp::On {
             panic::set_hook(Box::new(report_panic));
+            refusal::tell().map_err(refused)?;
         }
         Ok(self.filters)
     }

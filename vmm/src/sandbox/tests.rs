@@ -118,6 +118,9 @@ fn a_forbidden_call_ends_the_process() {
                 ended.then_some(libc::SIGSYS),
                 "{role:?} {name}"
             );
+            let errors = String::from_utf8_lossy(&output.stderr);
+            let told = errors.contains("its filter refuses system call");
+            assert_eq!(told, ended, "{role:?} {name}: {errors}");
         }
     }
 }
