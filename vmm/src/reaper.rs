@@ -23,7 +23,7 @@ pub struct Remains {
     /// Its name
     #[arg(long)]
     pub name: Option<VmName>,
-    /// Its control group
+    /// Where its control group is
     #[arg(long)]
     pub cgroup: Option<PathBuf>,
 }
@@ -43,7 +43,7 @@ impl Remains {
             command.args(["--name", &name.to_string()]);
         }
         if let Some(cgroup) = &self.cgroup {
-            command.arg("--cgroup").arg(Group::resolve(cgroup)?);
+            command.arg("--cgroup").arg(cgroup);
         }
         // Signals for the machine are not for it.
         let child = command

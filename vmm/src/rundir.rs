@@ -1,12 +1,12 @@
 //! Where machines with a name are found: for each a socket and a lock in one folder.
 //!
 //! The lock says that the name is taken; the kernel lets go of it when its process ends,
-//! however that is. Files that a killed vmm left are taken over by the next machine of
-//! the name.
+//! however that is. What a killed vmm left is taken over by the next machine of the name:
+//! the socket, and the control group that the lock's file tells of.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -16,11 +16,14 @@ use rustix::fs::Mode;
 use rustix::process::umask;
 
 use crate::config::VmName;
+use crate::sched::Group;
 use crate::{Error, Result};
 
 /// Where the folder is unless the user says otherwise.
 pub const DEFAULT: &str = "/run/vmfirst";
 
+/// Longest content of a lock's file, in bytes: the process's id and a path.
+const RECORD_MAX: u64 = 8192;
 /// How often a lock is tried before its name is taken.
 const TRIES: u32 = 5;
 const BETWEEN: Duration = Duration::from_millis(10);
@@ -55,16 +58,17 @@ impl RunDir {
         Ok(names)
     }
 
-    /// Takes a name for this process, and listens on its socket, which only this user
-    /// can connect to.
-    pub fn claim(&self, name: &VmName) -> Result<(Claim, UnixListener)> {
+    /// Takes a name for this process, which is about to make a control group at `cgroup`,
+    /// and listens on its socket, which only this user can connect to.
+    pub fn claim(&self, name: &VmName, cgroup: Option<&Path>) -> Result<(Claim, UnixListener)> {
         DirBuilder::new()
             .recursive(true)
             .mode(0o755)
             .create(&self.0)
             .map_err(Error::file("make", "folder", &self.0))?;
-        let claim = self.lock(name)?;
+        let mut claim = self.lock(name)?;
         remove(&claim.socket);
+        claim.record(cgroup)?;
         // Not from anybody's first moment on may others connect.
         let before = umask(Mode::from_raw_mode(0o177));
         let listener = UnixListener::bind(&claim.socket);
@@ -81,7 +85,7 @@ impl RunDir {
     fn lock(&self, name: &VmName) -> Result<Claim> {
         let path = self.0.join(format!("{name}.lock"));
         Ok(Claim {
-            _lock: take_lock(&path, name)?,
+            lock: take_lock(&path, name)?,
             path,
             socket: self.socket(name),
         })
@@ -96,9 +100,29 @@ impl RunDir {
 /// A name that is this process's until this is dropped.
 #[derive(Debug)]
 pub struct Claim {
-    _lock: File,
+    lock: File,
     path: PathBuf,
     socket: PathBuf,
+}
+
+impl Claim {
+    /// Takes away the control group that the last machine of the name left, if it did,
+    /// and writes down this one's.
+    fn record(&mut self, cgroup: Option<&Path>) -> Result<()> {
+        let fail = |error| Error::file("use", "lock", &self.path)(error);
+        let mut before = String::new();
+        // What isn't text is no record.
+        let _ = (&self.lock).take(RECORD_MAX).read_to_string(&mut before);
+        if let Some(group) = before.lines().nth(1) {
+            Group::take_recorded(Path::new(group));
+        }
+        let cgroup = cgroup.map_or(String::new(), |path| path.display().to_string());
+        let record = format!("{}\n{cgroup}\n", std::process::id());
+        self.lock
+            .set_len(0)
+            .and_then(|()| self.lock.write_all_at(record.as_bytes(), 0))
+            .map_err(fail)
+    }
 }
 
 impl Drop for Claim {
@@ -117,7 +141,8 @@ fn remove(path: &Path) {
 fn take_lock(path: &Path, name: &VmName) -> Result<File> {
     let mut tries = TRIES;
     loop {
-        let mut file = OpenOptions::new()
+        let file = OpenOptions::new()
+            .read(true)
             .write(true)
             .create(true)
             .truncate(false)
@@ -147,9 +172,6 @@ fn take_lock(path: &Path, name: &VmName) -> Result<File> {
         if let (Ok(ours), Ok(there)) = (file.metadata(), fs::metadata(path))
             && same(ours, there)
         {
-            // For people who look; nothing depends on it.
-            let _ = file.set_len(0);
-            let _ = writeln!(file, "{}", std::process::id());
             return Ok(file);
         }
     }
@@ -171,11 +193,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let run_dir = RunDir::new(&folder.path().join("run"));
         assert!(run_dir.names().unwrap().is_empty());
-        let (claim, _listener) = run_dir.claim(&name("web")).unwrap();
+        let (claim, _listener) = run_dir.claim(&name("web"), None).unwrap();
         let mode = fs::metadata(&claim.socket).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(run_dir.names().unwrap(), [name("web")]);
-        let again = run_dir.claim(&name("web")).unwrap_err().to_string();
+        let again = run_dir.claim(&name("web"), None).unwrap_err().to_string();
         assert!(again.contains("runs already"), "{again}");
         UnixStream::connect(run_dir.socket(&name("web"))).unwrap();
         drop(claim);
@@ -186,12 +208,12 @@ mod tests {
     fn what_a_killed_one_left_is_taken_over() {
         let folder = tempfile::tempdir().unwrap();
         let run_dir = RunDir::new(folder.path());
-        let (claim, listener) = run_dir.claim(&name("web")).unwrap();
+        let (claim, listener) = run_dir.claim(&name("web"), None).unwrap();
         // As if killed: the files stay, lock and listener go.
-        claim._lock.unlock().unwrap();
+        claim.lock.unlock().unwrap();
         std::mem::forget(claim);
         drop(listener);
-        let (_claim, _listener) = run_dir.claim(&name("web")).unwrap();
+        let (_claim, _listener) = run_dir.claim(&name("web"), None).unwrap();
         UnixStream::connect(run_dir.socket(&name("web"))).unwrap();
     }
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use vmm::config::{Config, RunArgs, file};
 use vmm::reaper::Remains;
 use vmm::rundir::RunDir;
+use vmm::sched::Group;
 use vmm::{builder, run};
 
 use super::print;
@@ -64,12 +65,16 @@ impl Run {
         }
         // First of all: disks that the machine of this name has are in use, too.
         let name = args.name.clone();
-        let claimed = name.as_ref().map(|name| run_dir.claim(name)).transpose()?;
+        let cgroup = args.cgroup.as_deref().map(Group::resolve).transpose()?;
+        let claimed = name
+            .as_ref()
+            .map(|name| run_dir.claim(name, cgroup.as_deref()))
+            .transpose()?;
         let remains = Remains {
             name: name.clone(),
-            cgroup: args.cgroup.clone(),
+            cgroup,
         };
-        let leaves = args.uid.is_some() && (name.is_some() || args.cgroup.is_some());
+        let leaves = args.uid.is_some() && (name.is_some() || remains.cgroup.is_some());
         let machine = builder::build(Config::try_from(args)?)?;
         let _reaper = leaves
             .then(|| remains.wait_for_end(run_dir.path()))

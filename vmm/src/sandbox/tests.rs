@@ -120,7 +120,8 @@ fn a_forbidden_call_ends_the_process() {
             );
             let errors = String::from_utf8_lossy(&output.stderr);
             let told = errors.contains("its filter refuses system call");
-            assert_eq!(told, ended, "{role:?} {name}: {errors}");
+            // To start a program the C library blocks all signals: the end is at once.
+            assert_eq!(told, ended && name != "exec", "{role:?} {name}: {errors}");
         }
     }
 }

@@ -9,6 +9,8 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::thread;
+use std::time::Duration;
 
 use rustix::fs::{XattrFlags, getxattr, setxattr};
 use serde::{Deserialize, Serialize};
@@ -18,6 +20,9 @@ use crate::{Error, Result};
 
 /// The extended attribute that says who made a group.
 const MARK: &str = "user.vmfirst.vmm";
+/// How often a group is looked at before the processes in it are taken for alive.
+const LOOKS: u32 = 30;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 /// The period of cpu.max in us.
 const PERIOD: u64 = 100_000;
 
@@ -143,8 +148,16 @@ impl Group {
 
     /// Removes what a machine left that has ended; returns whether nothing of it is there.
     pub fn tidy(path: &Path) -> bool {
-        take_left_over(path);
+        take_left_over(path, 1);
         !path.exists()
+    }
+
+    /// Removes a group that a machine was about to make when it was killed: it may not
+    /// have come to mark it.
+    pub fn take_recorded(path: &Path) {
+        if Self::resolve(path).is_ok_and(|resolved| resolved == path) {
+            take_empty(path, LOOKS);
+        }
     }
 
     /// Leaves it to another process to remove the group when this one has ended.
@@ -159,7 +172,7 @@ impl Group {
                 path.display()
             )));
         }
-        take_left_over(&path);
+        take_left_over(&path, LOOKS);
         fs::create_dir(&path).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => Error::Config(format!(
                 "control group {} is there already and is not this machine's: choose \
@@ -329,13 +342,26 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
 }
 
 /// Removes what a killed vmm left at `path`.
-fn take_left_over(path: &Path) {
+fn take_left_over(path: &Path, looks: u32) {
     let mut mark = [0; 8];
-    let ours = getxattr(path, MARK, &mut mark).is_ok();
-    let events = fs::read_to_string(path.join("cgroup.events")).unwrap_or_default();
-    if ours && events.lines().any(|line| line == "populated 0") {
-        // If it fails, making the group says why.
-        let _ = remove(path);
+    if getxattr(path, MARK, &mut mark).is_ok() {
+        take_empty(path, looks);
+    }
+}
+
+/// Removes a group in which no process is. One that was just killed is looked for again:
+/// its threads end one after the other.
+fn take_empty(path: &Path, looks: u32) {
+    for look in 0..looks {
+        let events = fs::read_to_string(path.join("cgroup.events")).unwrap_or_default();
+        if !events.lines().any(|line| line == "populated 1") {
+            // If it fails, making the group says why.
+            let _ = remove(path);
+            return;
+        }
+        if look + 1 < looks {
+            thread::sleep(BETWEEN_LOOKS);
+        }
     }
 }
 

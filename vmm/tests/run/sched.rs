@@ -235,6 +235,30 @@ fn what_a_killed_machine_left_is_taken_away() {
     assert!(!root.join(&name).exists());
 }
 
+/// The name tells of the group, whatever the next machine of the name wants.
+#[test]
+fn a_name_remembers_the_group_that_a_killed_machine_left() {
+    let Some(root) = cgroups().filter(|_| !no_kvm()) else {
+        return;
+    };
+    let run_dir = tempfile::tempdir().unwrap();
+    let named = [
+        "--name",
+        "web",
+        "--run-dir",
+        run_dir.path().to_str().unwrap(),
+    ];
+    let name = format!("vmm-test-{}-named", std::process::id());
+    let mut child = halting(&[&named[..], &["--cgroup", &name]].concat());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(root.join(&name).exists());
+    let mut child = halting(&named);
+    assert!(!root.join(&name).exists());
+    end(&mut child);
+    assert_eq!(fs::read_dir(run_dir.path()).unwrap().count(), 0);
+}
+
 /// Weight and limit need the CPU controller, which cgroup v1 may have.
 #[test]
 fn weight_and_limit_are_set_or_refused() {
