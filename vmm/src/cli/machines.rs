@@ -45,8 +45,8 @@ it did not in time.";
 
 /// What `vmm pause --help` ends with.
 pub const PAUSE_HELP: &str = "\
-Example:
-  vmm pause web && dd if=disk.img of=copy.img; vmm resume web";
+Example: leave the CPUs to others for a minute; the guest's clock goes on meanwhile:
+  vmm pause web; sleep 60; vmm resume web";
 
 /// The options of `vmm list`.
 #[derive(Debug, clap::Args)]

@@ -166,6 +166,21 @@ fn a_guest_finds_its_devices_in_order() {
     assert_end(&run(&payload, &options), 0, "\x02\x04");
 }
 
+/// KVM's signature, "KVMKVMKVM", begins in EBX.
+#[test]
+fn a_guest_sees_kvm_unless_it_is_hidden() {
+    if no_kvm() {
+        return;
+    }
+    let guest = || Payload::default().print_cpuid_bl(0x4000_0000).power_off();
+    for set in [&[][..], &["--pv", "qemu"], &["--pv", "all"]] {
+        assert_end(&run(&guest(), set), 0, "K");
+    }
+    let hidden = run(&guest(), &["--pv", "none"]);
+    assert_eq!(hidden.status.code(), Some(0));
+    assert_ne!(hidden.stdout, b"K");
+}
+
 /// A machine that runs; it is killed when the test fails.
 pub struct Running {
     pub vmm: Child,

@@ -129,6 +129,15 @@ impl Payload {
             .code(&[0x74, 0xfb]) // je again
     }
 
+    /// Prints the lowest byte of CPUID's EBX for this leaf.
+    pub fn print_cpuid_bl(self, leaf: u32) -> Self {
+        self.code(&[0xb8])
+            .code(&leaf.to_le_bytes()) // mov eax, leaf
+            .code(&[0x31, 0xc9, 0x0f, 0xa2]) // xor ecx, ecx; cpuid
+            .port(COM1)
+            .code(&[0x88, 0xd8, 0xee]) // mov al, bl; out dx, al
+    }
+
     /// Has KVM keep the vCPU's steal time at `address`.
     pub fn enable_steal_time(self, address: u32) -> Self {
         self.code(&[0xb9])
