@@ -26,6 +26,11 @@ Examples:
     vmm run --config web.toml --vcpu-class vmf --launch-class rr:5
   Two vCPUs with CPUs of their own, in a control group that gets at most one and a half CPUs:
     vmm run --config web.toml --cpus 2 --vcpu-affinity 0=2,1=3 --cgroup web --cpu-max 150%
+  A socket to the guest's programs: the second line, then \"CONNECT 52\" for its port 52:
+    vmm run --config web.toml --vsock cid=3,socket=/run/web.vsock
+    socat - UNIX-CONNECT:/run/web.vsock
+  Confined further than by the system calls that each thread may make:
+    vmm run --config web.toml --uid 65534 --gid 65534 --chroot /var/empty
 
 SIGTERM, or SIGINT once, presses the guest's power button and ends the machine when the
 guest has powered off, at the latest after --stop-timeout. SIGINT a second time, SIGQUIT

@@ -151,12 +151,11 @@ fn a_long_frame_takes_several_buffers() {
 }
 
 #[test]
-fn a_frame_that_all_buffers_cannot_hold_waits_for_more() {
+fn a_buffer_too_short_for_a_header_is_given_back() {
     let memory = memory::allocate(64 << 20).unwrap();
     let queues = queues(&memory);
     let (mut worker, wire) = worker(&memory, &queues);
     worker.to_guest.session.agree(MERGEABLE);
-    // Too short for a header: given back at once.
     offer(&queues[0], 11, VRING_DESC_F_WRITE);
     wire.send(FRAME_ON_TAP).unwrap();
     worker.receive();
