@@ -234,8 +234,11 @@ pub fn walk(me: u32, vcpus: &[Vcpu], last_boosted: u32) -> [Option<u32>; 6] {
     for _ in 0..online.min(WALK) {
         idx = if idx + 1 >= online { 0 } else { idx + 1 };
         let vcpu = &vcpus[idx];
+        if idx == me as usize || !vcpu.ready {
+            continue;
+        }
         let rank = vcpu.rank();
-        if idx == me as usize || !vcpu.ready || !vcpu.fits(rank) {
+        if !vcpu.fits(rank) {
             continue;
         }
         let best = &mut best[rank as usize];

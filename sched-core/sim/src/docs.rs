@@ -17,7 +17,15 @@ const SIMULATED: &str = "sim-calibrate.json";
 /// What an event costs.
 const SCALE: &str = "sim-scale.json";
 /// Tables of variants: each from `sim-NAME.json`.
-const FINDINGS: [&str; 6] = ["size", "overcommit", "layout", "pinned", "windows", "cores"];
+const FINDINGS: [&str; 7] = [
+    "size",
+    "overcommit",
+    "beside",
+    "layout",
+    "pinned",
+    "windows",
+    "cores",
+];
 
 /// Writes the page with its tables anew; with `check` only compares.
 pub fn write(root: &Path, check: bool) -> Result<()> {

@@ -14,7 +14,7 @@ use crate::cpuset::CpuSet;
 use crate::guest::{Guest, State};
 use crate::policy::{Mode, Policy};
 use crate::queue::{Queue, Times};
-use crate::scenario::{Action, Class, Layout, Scenario, VmSpec};
+use crate::scenario::{Action, Class, Layout, Scenario, Step, VmSpec};
 use crate::stats::Stats;
 use crate::timers::Timers;
 
@@ -62,8 +62,9 @@ impl Host {
         };
         let mut random = Guest::new(seed, 0);
         for vm in &scenario.vm {
+            let steps: Arc<[Step]> = vm.steps.iter().map(|s| s.as_ref().clone()).collect();
             for _ in 0..vm.count.as_ref().get() {
-                host.add_vm(vm, scenario, &mut random);
+                host.add_vm(vm, &steps, scenario, &mut random);
             }
         }
         if host.layout != Layout::Flat {
@@ -73,7 +74,13 @@ impl Host {
         host
     }
 
-    fn add_vm(&mut self, spec: &VmSpec, scenario: &Scenario, random: &mut Guest) {
+    fn add_vm(
+        &mut self,
+        spec: &VmSpec,
+        steps: &Arc<[Step]>,
+        scenario: &Scenario,
+        random: &mut Guest,
+    ) {
         let shares = spec.weight.get() * 1024 / 100;
         let first = self.tasks.len() as u32;
         let weight = match self.layout {
@@ -96,7 +103,7 @@ impl Host {
             vcpus: spec.vcpus.get() as u32,
             shares,
             weight: 0,
-            steps: spec.steps.iter().map(|s| s.as_ref().clone()).collect(),
+            steps: steps.clone(),
             spinlocks: most(Action::Spinlock),
             mutexes: most(Action::Mutex),
             arrived: 0,
