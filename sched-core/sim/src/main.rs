@@ -53,7 +53,8 @@ enum Command {
         #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=10_000))]
         seeds: u64,
     },
-    /// Measure what an event costs on hosts of 16 to 1,024 CPUs, on one core
+    /// Measure what an event costs on hosts of 16 to 1,024 CPUs, and a virtual minute of
+    /// large ones, on one core
     Scale {
         /// Where the figures go, JSON
         #[arg(long)]
@@ -96,7 +97,7 @@ fn main() -> ExitCode {
         Command::Check { scenario } => Scenario::load(&scenario).map(|s| {
             println!(
                 "{}: {} vCPUs on {} CPUs",
-                s.name,
+                s.name.as_ref(),
                 s.vcpus(),
                 s.host.cpus.get()
             );
@@ -113,6 +114,7 @@ fn main() -> ExitCode {
 
 fn run_file(path: &Path, out: Option<&Path>, seeds: Option<u64>) -> Result<()> {
     let scenario = Scenario::load(path)?;
+    writable(out)?;
     let seeds = seeds.unwrap_or(scenario.seeds.get());
     let bar = progress(run::count(&scenario, seeds));
     let results = run::run(&scenario, seeds, || bar.inc(1));
@@ -128,6 +130,7 @@ fn run_file(path: &Path, out: Option<&Path>, seeds: Option<u64>) -> Result<()> {
 
 fn calibrate_file(from: &Path, folder: &Path, out: Option<&Path>, seeds: u64) -> Result<()> {
     let measured = load(from)?;
+    writable(out)?;
     let bar = progress(tables::values(&measured).len() as u64);
     let simulated = calibrate::simulate(&measured, folder, seeds, || bar.inc(1))?;
     bar.finish_and_clear();
@@ -137,15 +140,19 @@ fn calibrate_file(from: &Path, folder: &Path, out: Option<&Path>, seeds: u64) ->
 }
 
 fn measure_scale(out: Option<&Path>, plot: Option<&Path>) -> Result<()> {
-    let bar = progress(scale::CPUS.len() as u64);
+    writable(out)?;
+    writable(plot)?;
+    let bar = progress((scale::CPUS.len() + scale::COUNT) as u64);
     let mut points = Vec::new();
     for cpus in scale::CPUS {
         points.push(scale::measure(cpus, "vmfirst", 3_000_000)?);
         bar.inc(1);
     }
+    let minutes = scale::minutes(|| bar.inc(1))?;
     bar.finish_and_clear();
+    let scale = scale::Scale { points, minutes };
     if let Some(path) = out {
-        let json = serde_json::to_string_pretty(&points);
+        let json = serde_json::to_string_pretty(&scale);
         let json = json.map_err(|e| Error::Invalid(e.to_string()))?;
         std::fs::write(path, json + "\n").map_err(|source| Error::Io {
             what: "write",
@@ -153,8 +160,9 @@ fn measure_scale(out: Option<&Path>, plot: Option<&Path>) -> Result<()> {
             source,
         })?;
     }
-    print!("{}", scale::table(&points));
-    plot.map_or(Ok(()), |path| scale::plot(&points, path))
+    print!("{}", scale::table(&scale.points));
+    print!("\n{}", scale::minutes_table(&scale.minutes));
+    plot.map_or(Ok(()), |path| scale::plot(&scale.points, path))
 }
 
 fn load(path: &Path) -> Result<Results> {
@@ -164,6 +172,21 @@ fn load(path: &Path) -> Result<Results> {
 fn save(results: &Results, out: Option<&Path>) -> Result<()> {
     let saved = out.map_or(Ok(()), |out| results.save(out));
     saved.map_err(|e| Error::Invalid(e.to_string()))
+}
+
+/// Before minutes of work: is there a folder for the result?
+fn writable(out: Option<&Path>) -> Result<()> {
+    let folder = out.map(|path| match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    });
+    match folder {
+        Some(folder) if !folder.is_dir() => {
+            let what = format!("no folder {}: create it first", folder.display());
+            Err(Error::Invalid(what))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Quiet when nobody looks.

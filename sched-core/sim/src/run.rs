@@ -37,7 +37,7 @@ pub fn run_variants(
     });
     let version = format!("sched-sim {}", env!("CARGO_PKG_VERSION"));
     let versions = BTreeMap::from([("simulator".into(), version)]);
-    let mut results = Results::new(&scenario.name, versions);
+    let mut results = Results::new(scenario.name.as_ref(), versions);
     results.cells = cells.collect();
     results
 }
@@ -65,7 +65,10 @@ pub fn cell(scenario: &Scenario, variant: &Variant, policy: &Policy, seed: u64) 
         workload: workload(scenario),
         variant: variant.name.as_ref().clone(),
         guests: per_guest.len() as u32,
-        vcpus: scenario.vm.first().map_or(0, |vm| vm.vcpus.get() as u32),
+        vcpus: scenario
+            .vm
+            .first()
+            .map_or(0, |vm| vm.vcpus.as_ref().get() as u32),
         pcpus: spec.cpus.get() as u32,
         seed,
         kernel: "model of 6.12.117".into(),
@@ -92,7 +95,7 @@ fn options(scenario: &Scenario, variant: &Variant) -> BTreeMap<String, String> {
     let mut options = variant.options();
     options.extend(
         [
-            ("scenario", scenario.name.clone()),
+            ("scenario", scenario.name.as_ref().clone()),
             ("cgroup_layout", spec.layout.name().into()),
             ("pinning", pinning.into()),
             ("hz", spec.hz.get().to_string()),
@@ -109,8 +112,8 @@ fn options(scenario: &Scenario, variant: &Variant) -> BTreeMap<String, String> {
 fn workload(scenario: &Scenario) -> String {
     let mut names: Vec<&str> = Vec::new();
     for vm in &scenario.vm {
-        if !names.contains(&vm.workload.as_str()) {
-            names.push(&vm.workload);
+        if !names.contains(&vm.workload.as_ref().as_str()) {
+            names.push(vm.workload.as_ref());
         }
     }
     names.join("+")

@@ -1,4 +1,5 @@
-//! What an event costs as the host grows: the same load a CPU from 16 to 1,024 CPUs.
+//! What an event costs as the host grows: the same load a CPU from 16 to 1,024 CPUs; and
+//! what a virtual minute of large hosts costs.
 
 use std::path::Path;
 
@@ -12,6 +13,40 @@ use crate::{Error, Result};
 
 /// CPUs of the hosts.
 pub const CPUS: [u64; 7] = [16, 32, 64, 128, 256, 512, 1024];
+
+/// Scenarios of a minute, on 256 CPUs.
+const MINUTES: [&str; 2] = [
+    include_str!("../scenarios/few-large.toml"),
+    include_str!("../scenarios/many-small.toml"),
+];
+
+/// All that is measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Scale {
+    /// By CPUs.
+    pub points: Vec<Point>,
+    /// By scenario and variant.
+    pub minutes: Vec<Minute>,
+}
+
+/// A scenario's window, on one core.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Minute {
+    /// The scenario's name.
+    pub scenario: String,
+    /// The variant.
+    pub variant: String,
+    /// VMs, vCPUs of each, CPUs.
+    pub shape: [u64; 3],
+    /// Events simulated.
+    pub events: u64,
+    /// CPU time that took, s.
+    pub cpu_s: f64,
+    /// Virtual time, s.
+    pub virtual_s: f64,
+    /// The most memory that this process had until then, MiB.
+    pub memory_mib: f64,
+}
 
 /// One host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -65,6 +100,44 @@ pub fn measure(cpus: u64, variant: &str, events: u64) -> Result<Point> {
     })
 }
 
+/// A minute of each scenario under each of its variants. `done` is told after each.
+pub fn minutes(done: impl Fn()) -> Result<Vec<Minute>> {
+    let mut all = Vec::new();
+    for text in MINUTES {
+        let scenario = Scenario::parse(text, "scenario")?;
+        for (variant, policy) in scenario.compared() {
+            let ms = scenario.window_ms.get();
+            let begin = cpu_s();
+            let mut host = Host::new(&scenario, &policy, 1);
+            host.run(ms * 1_000_000);
+            let vms = scenario.vm.iter().map(|vm| vm.count.as_ref().get()).sum();
+            let vcpus = scenario.vm.first().map_or(0, |vm| vm.vcpus.as_ref().get());
+            all.push(Minute {
+                scenario: scenario.name.as_ref().clone(),
+                variant: variant.name.as_ref().clone(),
+                shape: [vms, vcpus, scenario.host.cpus.get()],
+                events: host.stats().events,
+                cpu_s: cpu_s() - begin,
+                virtual_s: ms as f64 / 1e3,
+                memory_mib: memory_mib(),
+            });
+            done();
+        }
+    }
+    Ok(all)
+}
+
+/// How many [`minutes`] measures, at most.
+pub const COUNT: usize = 2 * MINUTES.len();
+
+/// This process's peak, from /proc.
+fn memory_mib() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|l| l.split_whitespace().next()?.parse().ok());
+    kib.unwrap_or(0.0) / 1024.0
+}
+
 /// CPU time of this thread.
 fn cpu_s() -> f64 {
     let now = clock_gettime(ClockId::ThreadCPUTime);
@@ -94,6 +167,22 @@ pub fn plot(points: &[Point], path: &Path) -> Result<()> {
     let series = LineSeries::new(line, &BLUE).point_size(3);
     chart.draw_series(series).map_err(|e| failed(&e))?;
     root.present().map_err(|e| failed(&e))
+}
+
+/// The minutes as a table.
+pub fn minutes_table(minutes: &[Minute]) -> String {
+    let mut out = String::from(
+        "| scenario | variant | virtual s | events | CPU s | peak memory, MiB |\n\
+         |---|---|---|---|---|---|\n",
+    );
+    for m in minutes {
+        let [vms, vcpus, cpus] = m.shape;
+        out += &format!(
+            "| {}: {vms} VMs x {vcpus} vCPUs on {cpus} | {} | {:.0} | {} | {:.1} | {:.0} |\n",
+            m.scenario, m.variant, m.virtual_s, m.events, m.cpu_s, m.memory_mib
+        );
+    }
+    out
 }
 
 /// The points as a table.

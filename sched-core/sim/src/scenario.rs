@@ -32,7 +32,7 @@ type Ns = Bounded<0, HOUR_NS>;
 #[serde(deny_unknown_fields)]
 pub struct Scenario {
     /// Names the results.
-    pub name: String,
+    pub name: Spanned<String>,
     /// How long is measured, in ms of virtual time.
     pub window_ms: Bounded<1, 3_600_000>,
     /// How long runs before that, in ms.
@@ -60,13 +60,13 @@ pub struct Scenario {
 }
 
 /// A size of host and load.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Size {
     /// The host's CPUs.
     pub cpus: Bounded<1, 4096>,
     /// How many VMs of the first kind.
-    pub count: Bounded<1, 65_536>,
+    pub count: Spanned<Bounded<1, 65_536>>,
 }
 
 /// The machine and its kernel.
@@ -175,7 +175,7 @@ pub struct VmSpec {
     #[serde(default = "one_vm")]
     pub count: Spanned<Bounded<1, 65_536>>,
     /// vCPUs of each.
-    pub vcpus: Bounded<1, MOST_VM_VCPUS>,
+    pub vcpus: Spanned<Bounded<1, MOST_VM_VCPUS>>,
     /// cpu.weight of its group; in the flat layout of each vCPU.
     #[serde(default = "weight")]
     pub weight: Bounded<1, 10_000>,
@@ -183,9 +183,19 @@ pub struct VmSpec {
     #[serde(default)]
     pub class: Class,
     /// Names its figures.
-    pub workload: String,
+    pub workload: Spanned<String>,
     /// What each vCPU does again and again; one round is one unit of work.
-    pub steps: Vec<Spanned<Step>>,
+    pub steps: Spanned<Vec<Spanned<Step>>>,
+}
+
+impl VmSpec {
+    /// Where the file says how many there are.
+    fn place(&self) -> std::ops::Range<usize> {
+        match self.count.span() {
+            span if span.is_empty() => self.vcpus.span(),
+            span => span,
+        }
+    }
 }
 
 /// A scheduling class.
@@ -319,7 +329,7 @@ impl Scenario {
             one.sweep.clear();
             one.host.cpus = size.cpus;
             if let Some(vm) = one.vm.first_mut() {
-                vm.count = Spanned::new(vm.count.span(), size.count);
+                vm.count = size.count.clone();
             }
             one
         };
@@ -331,12 +341,18 @@ impl Scenario {
 
     /// vCPUs of all VMs.
     pub fn vcpus(&self) -> u64 {
-        let each = |vm: &VmSpec| vm.count.as_ref().get() * vm.vcpus.get();
+        let each = |vm: &VmSpec| vm.count.as_ref().get() * vm.vcpus.as_ref().get();
         self.vm.iter().map(each).sum()
     }
 
     /// What no single value shows.
     fn check(&self) -> std::result::Result<(), (std::ops::Range<usize>, String)> {
+        if self.name.as_ref().is_empty() {
+            return Err((self.name.span(), "a scenario without a name".into()));
+        }
+        if self.vm.is_empty() {
+            return Err((0..0, "nothing runs: no [[vm]]".into()));
+        }
         let variants = self.variants.as_ref();
         if variants.is_empty() {
             let what = "no variants: variants = [\"stock\", \"vmfirst\"]".into();
@@ -365,21 +381,24 @@ impl Scenario {
         }
         let (mut vcpus, mut vmf) = (0, 0);
         for vm in &self.vm {
-            vcpus += vm.count.as_ref().get() * vm.vcpus.get();
+            vcpus += vm.count.as_ref().get() * vm.vcpus.as_ref().get();
             if vcpus > MOST_VCPUS {
                 let what = format!("{vcpus} vCPUs so far; at most {MOST_VCPUS} on a host");
-                return Err((vm.count.span(), what));
+                return Err((vm.place(), what));
             }
             if vm.class == Class::Vmf {
-                vmf += vm.count.as_ref().get() * vm.vcpus.get();
+                vmf += vm.count.as_ref().get() * vm.vcpus.as_ref().get();
             }
             if vmf > MOST_VMF * self.host.cpus.get() {
                 let what = format!("{vmf} vCPUs of class vmf so far; at most {MOST_VMF} a CPU");
-                return Err((vm.count.span(), what));
+                return Err((vm.place(), what));
             }
-            if vm.steps.is_empty() {
-                let what = format!("VM \"{}\" has no steps", vm.workload);
-                return Err((vm.count.span(), what));
+            if vm.workload.as_ref().is_empty() {
+                return Err((vm.workload.span(), "a workload without a name".into()));
+            }
+            if vm.steps.as_ref().is_empty() {
+                let what = format!("VM \"{}\" has no steps", vm.workload.as_ref());
+                return Err((vm.steps.span(), what));
             }
             self.check_steps(vm)?;
         }
@@ -390,7 +409,7 @@ impl Scenario {
         &self,
         vm: &VmSpec,
     ) -> std::result::Result<(), (std::ops::Range<usize>, String)> {
-        for spanned in &vm.steps {
+        for spanned in vm.steps.as_ref() {
             let step = spanned.as_ref();
             let barrier = step.action == Action::Barrier;
             if barrier && step.per_mille.get() < 1_000 {
@@ -404,9 +423,9 @@ impl Scenario {
         let takes_time = |s: &Spanned<Step>| {
             s.as_ref().per_mille.get() == 1_000 && s.as_ref().action != Action::Barrier
         };
-        match vm.steps.iter().any(takes_time) {
+        match vm.steps.as_ref().iter().any(takes_time) {
             true => Ok(()),
-            false => Err((vm.steps[0].span(), "a round that takes no time".into())),
+            false => Err((vm.steps.span(), "a round that takes no time".into())),
         }
     }
 }

@@ -63,6 +63,23 @@ fn nonsense_gets_one_line_with_its_place() {
         "9:9: 130000 vCPUs so far; at most 65536 on a host",
     );
     refused(
+        "[[vm]]",
+        "[[sweep]]\ncpus = 1\ncount = 65_000\n[[vm]]",
+        "10:9: 130000 vCPUs so far; at most 65536 on a host",
+    );
+    refused(
+        "window_ms = 10",
+        "window_ms = 1.5",
+        "2:13: invalid type: floating point `1.5`, expected a whole number from 1 to 3600000",
+    );
+    refused("\"x\"", "\"\"", "1:8: a scenario without a name");
+    refused("\"w\"", "\"\"", "11:12: a workload without a name");
+    refused(
+        "{ do = \"compute\", ns = 1000 }",
+        "",
+        "12:9: VM \"w\" has no steps",
+    );
+    refused(
         "window_ms = 10",
         "window_ms = -10",
         "2:13: -10 is out of range: 1 to 3600000",
@@ -144,13 +161,27 @@ fn unknown_keys_and_broken_files_get_one_line() {
         (
             "\"compute\", ns = 1000",
             "\"barrier\"",
-            "s.toml:12:10: a round that takes no time",
+            "s.toml:12:9: a round that takes no time",
         ),
     ] {
         let (fine, said) = check(from, to);
         assert!(!fine && said.contains(place), "{to}: {said}");
         assert_eq!(said.lines().count(), 1, "{said}");
     }
+}
+
+#[test]
+fn results_that_cannot_be_kept_are_not_begun() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.toml");
+    std::fs::write(&path, GOOD).unwrap();
+    let mut program = Command::cargo_bin("sched-sim").unwrap();
+    let out = folder.path().join("none/r.json");
+    let output = program.arg("run").arg(&path).arg("--out").arg(&out);
+    let output = output.output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && output.stdout.is_empty());
+    assert!(said.ends_with("none: create it first\n"), "{said}");
 }
 
 #[test]

@@ -101,7 +101,7 @@ fn no_lag_is_minted_by_yields() {
     // A VM that yields as often as it can gains no CPU time from one that computes.
     for variant in NAMES {
         let vms = vm(1, 4, 100, BUSY) + &vm(1, 4, 100, COMPUTE);
-        let host = host_of(&scenario(4, "vm", &vms), variant, 4_000);
+        let host = host_of(&scenario(4, "vm", &vms), variant, 2_000);
         let (vms, _) = host.cpu_time();
         assert!(share_of_first(&vms) < 0.505, "{variant}: {vms:?}");
     }
@@ -118,6 +118,24 @@ fn who_hands_off_keeps_its_share() {
     assert!(host.stats().handoffs > 1_000);
     let share = share_of_first(&vms);
     assert!((0.24..0.26).contains(&share), "{share}: {vms:?}");
+}
+
+/// VMs that all yield are even, also where queues are long.
+#[test]
+fn vms_that_yield_have_equal_shares() {
+    let steps = r#"{ do = "compute", ns = 60_000 }, { do = "spinlock", ns = 3_000, locks = 2 },
+        { do = "shootdown", ns = 2_000 }"#;
+    let host = host_of(
+        &scenario(8, "flat", &vm(5, 8, 100, steps)),
+        "vmfirst",
+        1_000,
+    );
+    let (vms, _) = host.cpu_time();
+    let least = *vms.iter().min().unwrap() as f64 / vms.iter().sum::<u64>() as f64;
+    assert!(
+        host.stats().handoffs > 10_000 && least > 0.97 / 5.0,
+        "{vms:?}"
+    );
 }
 
 #[test]
@@ -174,7 +192,7 @@ fn results_are_read_by_the_harness() {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 48,
+        cases: 32,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
@@ -191,9 +209,9 @@ proptest! {
         let [run, _, spin] = host.vcpu_time();
         prop_assert!(run <= cpus.min(vms * vcpus) * 100_000_000, "{} on {} CPUs", run, cpus);
         prop_assert!(spin <= run);
-        // Two VMs that advance their vCPUs on one CPU in turn may both stand still:
-        // docs/simulator.md.
-        let moves = variant == "advance" || host.work().iter().all(|(_, rounds)| *rounds > 0);
+        // Two designs may stand still: docs/simulator.md.
+        let may_stop = ["advance", "v3"].contains(&variant);
+        let moves = may_stop || host.work().iter().all(|(_, rounds)| *rounds > 0);
         prop_assert!(moves, "{:?}", host.work());
     }
 }

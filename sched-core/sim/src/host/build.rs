@@ -62,7 +62,12 @@ impl Host {
         };
         let mut random = Guest::new(seed, 0);
         for vm in &scenario.vm {
-            let steps: Arc<[Step]> = vm.steps.iter().map(|s| s.as_ref().clone()).collect();
+            let steps: Arc<[Step]> = vm
+                .steps
+                .as_ref()
+                .iter()
+                .map(|s| s.as_ref().clone())
+                .collect();
             for _ in 0..vm.count.as_ref().get() {
                 host.add_vm(vm, &steps, scenario, &mut random);
             }
@@ -88,19 +93,19 @@ impl Host {
             Layout::Vm | Layout::Vcpu => 1024,
         };
         let window = scenario.host.cost.spin_window_ns.get();
-        for _ in 0..spec.vcpus.get() {
+        for _ in 0..spec.vcpus.as_ref().get() {
             let guest = Guest::new(random.below(u64::MAX), window);
             self.add_task(self.vms.len() as u32, weight, spec.class, guest);
         }
         let most = |action| {
-            let of = spec.steps.iter().map(|s| s.as_ref());
+            let of = spec.steps.as_ref().iter().map(|s| s.as_ref());
             let locks = of.filter(|s| s.action == action).map(|s| s.locks.get());
             let most = locks.max().unwrap_or(0);
             (0..most).map(|_| Lock::default()).collect()
         };
         self.vms.push(Vm {
             first,
-            vcpus: spec.vcpus.get() as u32,
+            vcpus: spec.vcpus.as_ref().get() as u32,
             shares,
             weight: 0,
             steps: steps.clone(),
@@ -115,10 +120,10 @@ impl Host {
                     timer_vector: 0xec,
                     ..Vcpu::default()
                 };
-                spec.vcpus.get() as usize
+                spec.vcpus.as_ref().get() as usize
             ],
             in_vain: Vec::new(),
-            workload: Arc::from(spec.workload.as_str()),
+            workload: Arc::from(spec.workload.as_ref().as_str()),
         });
     }
 

@@ -1,6 +1,9 @@
 //! Whole numbers within bounds, checked where they are read.
 
-use serde::{Deserialize, Deserializer, de::Error};
+use std::fmt;
+
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer};
 
 /// A number from `MIN` to `MAX`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,11 +25,24 @@ impl<const MAX: i64> Default for Bounded<0, MAX> {
 
 impl<'de, const MIN: i64, const MAX: i64> Deserialize<'de> for Bounded<MIN, MAX> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let number = i64::deserialize(from)?;
+        from.deserialize_i64(Whole::<MIN, MAX>)
+    }
+}
+
+struct Whole<const MIN: i64, const MAX: i64>;
+
+impl<const MIN: i64, const MAX: i64> Visitor<'_> for Whole<MIN, MAX> {
+    type Value = Bounded<MIN, MAX>;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "a whole number from {MIN} to {MAX}")
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {
         if !(MIN..=MAX).contains(&number) {
             let what = format!("{number} is out of range: {MIN} to {MAX}");
-            return Err(D::Error::custom(what));
+            return Err(E::custom(what));
         }
-        Ok(Self(number as u64))
+        Ok(Bounded(number as u64))
     }
 }
