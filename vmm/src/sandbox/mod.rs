@@ -83,6 +83,7 @@ impl Sandbox {
         if self.seccomp == Seccomp::On {
             panic::set_hook(Box::new(report_panic));
             refusal::tell().map_err(refused)?;
+            share_heap();
         }
         Ok(self.filters)
     }
@@ -124,6 +125,14 @@ impl Filters {
             None => Ok(()),
         }
     }
+}
+
+/// Has all threads allocate from the program's own heap. For a heap of a thread's own the
+/// C library looks into files of /proc and /sys when it grows or shrinks, and a filter
+/// refuses to open files. Threads seldom allocate, and one heap is smaller than many.
+fn share_heap() {
+    // SAFETY: sets a number.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
 }
 
 fn refused(error: impl std::error::Error + Send + Sync + 'static) -> Error {

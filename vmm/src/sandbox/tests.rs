@@ -48,7 +48,9 @@ fn ordinary() {
     for i in 0..1_000_000 {
         grows.push(i);
     }
-    drop((big, grows));
+    // Below what is mapped by itself: the heap grows, and shrinks again.
+    let pieces: Vec<_> = (0..1000).map(|_| vec![1u8; 20 << 10]).collect();
+    drop((big, grows, pieces));
     let _ = Instant::now();
     std::thread::yield_now();
     println!("process {} is well", id());
