@@ -1,10 +1,12 @@
 //! What the user asked for, checked before any machine exists.
 //!
-//! [`args`] has the options and their values, [`file`] takes the same from a file; here
-//! the files and devices that they name are opened.
+//! [`args`] has the options, [`values`] what they take, [`file`] reads the same from a
+//! file; here the files and devices that they name are opened.
 
 pub mod args;
 pub mod file;
+mod sched;
+pub mod values;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Seek, SeekFrom};
@@ -16,12 +18,13 @@ use crate::devices::net::Tap;
 use crate::devices::vsock::{Muxer, Socket};
 use crate::layout::VIRTIO_MMIO_MAX;
 use crate::sandbox::{Privileges, Sandbox};
-use crate::sched::{Change, Launch, Layout};
 use crate::{Error, Result};
 
-use args::{LAUNCH_LIMIT, STOP_TIMEOUT};
+use args::STOP_TIMEOUT;
 
-pub use args::{DiskArg, Id, NetArg, Pv, RunArgs, Seccomp, VmName, VsockArg};
+pub use args::RunArgs;
+pub use sched::SchedConfig;
+pub use values::{DiskArg, Id, NetArg, Pv, Seccomp, VmName, VsockArg};
 
 /// Size of a disk's sector in bytes.
 pub const SECTOR: u64 = 512;
@@ -84,57 +87,7 @@ pub struct Config {
     pub stop_timeout: Duration,
 }
 
-/// How a machine's threads are to run from its first instruction.
-#[derive(Debug, Clone, Default)]
-pub struct SchedConfig {
-    /// Classes, CPUs, weight and limit.
-    pub first: Change,
-    /// The class while the guest starts, if it is another.
-    pub launch: Option<Launch>,
-    /// A control group to make, and how it is divided.
-    pub cgroup: Option<(PathBuf, Layout)>,
-}
-
-impl TryFrom<&RunArgs> for SchedConfig {
-    type Error = Error;
-
-    fn try_from(args: &RunArgs) -> Result<Self> {
-        let first = args.change();
-        if let Some(affinity) = &first.vcpu_affinity {
-            affinity.check(args.cpus.unwrap_or_default().get().into())?;
-        }
-        let grouped = [
-            ("--cgroup-layout", args.cgroup_layout.is_some()),
-            ("--cpu-weight", args.cpu_weight.is_some()),
-            ("--cpu-max", args.cpu_max.is_some()),
-        ];
-        match grouped.iter().find(|(_, given)| *given) {
-            Some((option, _)) if args.cgroup.is_none() => {
-                return Err(Error::Config(format!("{option} needs --cgroup PATH")));
-            }
-            _ => {}
-        }
-        let started = [args.launch_until.is_some(), args.launch_limit.is_some()];
-        if args.launch_class.is_none() && started.contains(&true) {
-            return Err(Error::Config(
-                "--launch-until and --launch-limit need --launch-class CLASS".into(),
-            ));
-        }
-        Ok(Self {
-            first,
-            launch: args.launch_class.map(|class| Launch {
-                class,
-                until: args.launch_until.clone().unwrap_or_default().to_string(),
-                limit: seconds(args.launch_limit.unwrap_or(LAUNCH_LIMIT)),
-            }),
-            cgroup: args
-                .cgroup
-                .clone()
-                .map(|path| (path, args.cgroup_layout.unwrap_or_default())),
-        })
-    }
-}
-
+/// A number of seconds.
 fn seconds(n: u32) -> Duration {
     Duration::from_secs(n.into())
 }

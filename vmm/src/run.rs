@@ -3,39 +3,33 @@
 //! The main thread only waits for signals and for the end. `vmm-io` serves the
 //! virtio devices and the console's input, and each vCPU has a thread of its own.
 
-use std::fs::File;
-use std::io::{Read, stdin};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
+mod crew;
+mod watches;
 
-use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
-use kvm_ioctls::VcpuFd;
+use std::io::stdin;
+use std::os::unix::net::UnixListener;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
 use rustix::termios::{
     InputModes, LocalModes, OptionalActions, Termios, isatty, tcgetattr, tcsetattr,
 };
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
-use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
+use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 
 use crate::api::server::Server;
-use crate::builder::{Machine, Worker};
+use crate::builder::Machine;
 use crate::config::VmName;
-use crate::devices::serial::Console;
 use crate::exit::End;
-use crate::gate::{Gate, own_tid};
 use crate::live::Live;
 use crate::observe::Observer;
-use crate::sandbox::{Filters, Role};
-use crate::sched::{Group, Placement, Threads};
-use crate::vcpu::{self, Buses};
+use crate::sandbox::Role;
+use crate::sched::{Group, Placement};
 use crate::{Error, Result};
 
-/// How long to wait before vCPUs that still run are kicked again.
-const KICK_INTERVAL: Duration = Duration::from_millis(1);
+use crew::Crew;
+use watches::{ChangeWatch, EndWatch, SignalWatch, StartWatch};
 
 /// Where everybody says, and asks, that the machine has ended. The first word counts.
 #[derive(Clone)]
@@ -71,93 +65,6 @@ impl Ender {
     }
 }
 
-/// Ends the loops that wait for events when the machine ends.
-struct EndWatch(Ender);
-
-impl MutEventSubscriber for EndWatch {
-    fn init(&mut self, ops: &mut EventOps) {
-        // Stays readable: every loop sees it.
-        let _ = ops.add(Events::new(&*self.0.event, EventSet::IN));
-    }
-
-    fn process(&mut self, _events: Events, _ops: &mut EventOps) {}
-}
-
-/// A signal that ends the machine, or has the guest asked to power off.
-struct SignalWatch {
-    signal: i32,
-    pipe: File,
-    live: Arc<Live>,
-}
-
-impl SignalWatch {
-    fn new(signal: i32, live: &Arc<Live>) -> Result<Self> {
-        let pipe = UnixStream::pair().and_then(|(pipe, write)| {
-            pipe.set_nonblocking(true)?;
-            signal_hook::low_level::pipe::register(signal, write)?;
-            Ok(File::from(OwnedFd::from(pipe)))
-        });
-        Ok(Self {
-            signal,
-            pipe: pipe.map_err(Error::system("watch signals"))?,
-            live: live.clone(),
-        })
-    }
-
-    /// The second time that the user asks it is urgent.
-    fn arrived(&self) {
-        let end = End::Signal(self.signal);
-        match self.signal {
-            SIGINT if self.live.stopping() => self.live.ender.end(end),
-            SIGINT | SIGTERM => self.live.stop(self.live.stop_timeout, end),
-            _ => self.live.ender.end(end),
-        }
-    }
-}
-
-impl MutEventSubscriber for SignalWatch {
-    fn init(&mut self, ops: &mut EventOps) {
-        let _ = ops.add(Events::new(&self.pipe, EventSet::IN));
-    }
-
-    fn process(&mut self, _events: Events, _ops: &mut EventOps) {
-        // A byte for each signal.
-        let mut bytes = [0; 64];
-        let count = self.pipe.read(&mut bytes).unwrap_or(0);
-        (0..count).for_each(|_| self.arrived());
-    }
-}
-
-/// Takes the guest's word that it has started.
-struct StartWatch {
-    started: EventFd,
-    live: Arc<Live>,
-}
-
-impl MutEventSubscriber for StartWatch {
-    fn init(&mut self, ops: &mut EventOps) {
-        let _ = ops.add(Events::new(&self.started, EventSet::IN));
-    }
-
-    fn process(&mut self, _events: Events, _ops: &mut EventOps) {
-        let _ = self.started.read();
-        self.live.started();
-    }
-}
-
-/// Wakes the main thread when something is due earlier than it knows.
-struct ChangeWatch(Arc<Live>);
-
-impl MutEventSubscriber for ChangeWatch {
-    fn init(&mut self, ops: &mut EventOps) {
-        let _ = ops.add(Events::new(&self.0.changed, EventSet::IN));
-    }
-
-    fn process(&mut self, _events: Events, _ops: &mut EventOps) {
-        self.0.due();
-    }
-}
-
 /// A terminal that passes every key on; as it was before when this is dropped.
 struct RawTerminal {
     before: Termios,
@@ -182,15 +89,6 @@ impl RawTerminal {
 impl Drop for RawTerminal {
     fn drop(&mut self) {
         let _ = tcsetattr(stdin(), OptionalActions::Now, &self.before);
-    }
-}
-
-/// Ends the machine when a thread ends, whatever the reason.
-struct EndAtExit(Ender);
-
-impl Drop for EndAtExit {
-    fn drop(&mut self) {
-        self.0.end(End::Crash);
     }
 }
 
@@ -279,121 +177,6 @@ fn wait_for_end(events: &mut Loop, live: &Live) {
             Ok(_) => live.due(),
             Err(_) => live.ender.end(End::Crash),
         }
-    }
-}
-
-/// The threads of a machine. They wait at a gate, and confine themselves behind it.
-struct Crew {
-    live: Arc<Live>,
-    gate: Arc<Gate>,
-    filters: Filters,
-    /// The first is `vmm-io`, then come the vCPUs', then `vmm-api` if there is one.
-    threads: Vec<JoinHandle<()>>,
-    has_api: bool,
-}
-
-impl Crew {
-    fn new(live: Arc<Live>, filters: Filters) -> Self {
-        Self {
-            live,
-            gate: Arc::default(),
-            filters,
-            threads: Vec::new(),
-            has_api: false,
-        }
-    }
-
-    fn start_io(&mut self, workers: Vec<Worker>, console: Console, role: Role) -> Result<()> {
-        let mut events = event_loop(&self.live.ender)?;
-        events.add_subscriber(Box::new(console));
-        for worker in workers {
-            events.add_subscriber(worker);
-        }
-        self.start_loop("vmm-io", role, events)
-    }
-
-    fn start_api(&mut self, server: Server) -> Result<()> {
-        let mut events = event_loop(&self.live.ender)?;
-        events.add_subscriber(Box::new(server));
-        self.has_api = true;
-        self.start_loop("vmm-api", Role::Steer, events)
-    }
-
-    fn start_loop(&mut self, name: &str, role: Role, mut events: Loop) -> Result<()> {
-        self.start(name.into(), role, move |ender| {
-            while ender.ended().is_none() {
-                if events.run().is_err() {
-                    ender.end(End::Crash);
-                }
-            }
-        })
-    }
-
-    fn start_vcpus(&mut self, vcpus: Vec<VcpuFd>, buses: &Arc<Buses>) -> Result<()> {
-        for (id, fd) in (0..).zip(vcpus) {
-            let (buses, live) = (buses.clone(), self.live.clone());
-            self.start(format!("vcpu{id}"), Role::Vcpu, move |ender| {
-                vcpu::run(fd, id, &buses, &live.control, ender);
-            })?;
-        }
-        Ok(())
-    }
-
-    fn start(
-        &mut self,
-        name: String,
-        role: Role,
-        body: impl FnOnce(&Ender) + Send + 'static,
-    ) -> Result<()> {
-        let number = self.threads.len();
-        let (gate, filters) = (self.gate.clone(), self.filters.clone());
-        let at_exit = EndAtExit(self.live.ender.clone());
-        let thread = thread::Builder::new()
-            .name(name)
-            .spawn(move || {
-                if !gate.pass(number) {
-                    return;
-                }
-                match filters.confine(role) {
-                    Ok(()) => body(&at_exit.0),
-                    Err(error) => log::error!("{error}"),
-                }
-            })
-            .map_err(Error::system("start a thread"))?;
-        self.threads.push(thread);
-        Ok(())
-    }
-
-    /// All threads' ids, once they are at the gate.
-    fn threads(&self) -> Threads {
-        let mut tids = self.gate.threads(self.threads.len());
-        Threads {
-            api: self.has_api.then(|| tids.pop()).flatten(),
-            io: tids.remove(0),
-            vcpus: tids,
-            main: own_tid(),
-        }
-    }
-
-    /// Ends all threads; that is a crash if there is no other reason yet.
-    fn stop(self) -> End {
-        let ender = &self.live.ender;
-        let end = ender.ended().unwrap_or(End::Crash);
-        ender.end(end);
-        self.gate.open(false);
-        self.live.control.wake();
-        // A kick can come just before a thread enters the guest or a system call:
-        // it is repeated until all have ended.
-        while self.threads.iter().any(|thread| !thread.is_finished()) {
-            for thread in self.threads.iter().filter(|thread| !thread.is_finished()) {
-                let _ = thread.kill(SIGRTMIN());
-            }
-            thread::sleep(KICK_INTERVAL);
-        }
-        for thread in self.threads {
-            let _ = thread.join();
-        }
-        end
     }
 }
 

@@ -12,7 +12,7 @@ const BODY_MAX: usize = 64 * 1024;
 const RESPONSE_MAX: u64 = 64 << 20;
 const HEADERS_MAX: usize = 64;
 /// How long a client may take for its request.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -106,11 +106,6 @@ pub fn read_rest(from: &mut impl Read, stopped: impl Fn() -> bool) {
     let limit = Instant::now() + PATIENCE;
     let mut buffer = [0; 4096];
     while !stopped() && Instant::now() < limit && from.read(&mut buffer).is_ok_and(|n| n > 0) {}
-}
-
-/// How long one read may wait.
-pub fn patience() -> Duration {
-    PATIENCE
 }
 
 impl Response {

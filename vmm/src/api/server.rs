@@ -6,7 +6,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use event_manager::{EventOps, Events, MutEventSubscriber};
 use vmm_sys_util::epoll::EventSet;
 
-use super::http::{self, patience};
+use super::http::{self, PATIENCE};
 use super::routes::{Call, failure};
 use crate::observe::Observer;
 
@@ -21,8 +21,8 @@ pub struct Server {
 impl Server {
     /// What goes wrong with a connection is its client's loss.
     fn serve(&self, mut stream: UnixStream) -> std::io::Result<()> {
-        stream.set_read_timeout(Some(patience()))?;
-        stream.set_write_timeout(Some(patience()))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
         let ender = &self.observer.live().ender;
         let ended = || ender.ended().is_some();
         match http::read(&mut stream, ended) {

@@ -57,7 +57,7 @@ fn load(input: &mut Unstructured) -> Result<()> {
         cpus,
         mem: MEM,
         // Config takes no others.
-        cmdline: match cmdline.parse::<crate::config::args::Cmdline>() {
+        cmdline: match cmdline.parse::<crate::config::values::Cmdline>() {
             Ok(cmdline) => cmdline.to_string(),
             Err(_) => String::new(),
         },

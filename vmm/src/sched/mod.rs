@@ -7,11 +7,13 @@ mod affinity;
 mod cgroup;
 mod class;
 mod place;
+mod shares;
 
 pub use affinity::{Affinity, CpuList};
-pub use cgroup::{CpuMax, CpuWeight, Group, Layout};
+pub use cgroup::{Group, Layout};
 pub use class::Class;
 pub use place::{Change, Launch, Placement, Threads};
+pub use shares::{CpuMax, CpuWeight};
 
 /// A thread's id.
 pub type Tid = i32;

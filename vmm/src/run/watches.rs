@@ -1,0 +1,107 @@
+//! What the main thread waits for.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use event_manager::{EventOps, Events, MutEventSubscriber};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::eventfd::EventFd;
+
+use super::Ender;
+use crate::exit::End;
+use crate::live::Live;
+use crate::{Error, Result};
+
+/// Ends the loops that wait for events when the machine ends.
+pub struct EndWatch(pub Ender);
+
+impl MutEventSubscriber for EndWatch {
+    fn init(&mut self, ops: &mut EventOps) {
+        // Stays readable: every loop sees it.
+        let _ = ops.add(Events::new(&*self.0.event, EventSet::IN));
+    }
+
+    fn process(&mut self, _events: Events, _ops: &mut EventOps) {}
+}
+
+/// A signal that ends the machine, or has the guest asked to power off.
+pub struct SignalWatch {
+    signal: i32,
+    pipe: File,
+    live: Arc<Live>,
+}
+
+impl SignalWatch {
+    /// For `signal`, from now on.
+    pub fn new(signal: i32, live: &Arc<Live>) -> Result<Self> {
+        let pipe = UnixStream::pair().and_then(|(pipe, write)| {
+            pipe.set_nonblocking(true)?;
+            signal_hook::low_level::pipe::register(signal, write)?;
+            Ok(File::from(OwnedFd::from(pipe)))
+        });
+        Ok(Self {
+            signal,
+            pipe: pipe.map_err(Error::system("watch signals"))?,
+            live: live.clone(),
+        })
+    }
+
+    /// The second time that the user asks it is urgent.
+    fn arrived(&self) {
+        let end = End::Signal(self.signal);
+        match self.signal {
+            SIGINT if self.live.stopping() => self.live.ender.end(end),
+            SIGINT | SIGTERM => self.live.stop(self.live.stop_timeout, end),
+            _ => self.live.ender.end(end),
+        }
+    }
+}
+
+impl MutEventSubscriber for SignalWatch {
+    fn init(&mut self, ops: &mut EventOps) {
+        let _ = ops.add(Events::new(&self.pipe, EventSet::IN));
+    }
+
+    fn process(&mut self, _events: Events, _ops: &mut EventOps) {
+        // A byte for each signal.
+        let mut bytes = [0; 64];
+        let count = self.pipe.read(&mut bytes).unwrap_or(0);
+        (0..count).for_each(|_| self.arrived());
+    }
+}
+
+/// Takes the guest's word that it has started.
+pub struct StartWatch {
+    /// Written when the guest says so.
+    pub started: EventFd,
+    /// The machine.
+    pub live: Arc<Live>,
+}
+
+impl MutEventSubscriber for StartWatch {
+    fn init(&mut self, ops: &mut EventOps) {
+        let _ = ops.add(Events::new(&self.started, EventSet::IN));
+    }
+
+    fn process(&mut self, _events: Events, _ops: &mut EventOps) {
+        let _ = self.started.read();
+        self.live.started();
+    }
+}
+
+/// Wakes the main thread when something is due earlier than it knows.
+pub struct ChangeWatch(pub Arc<Live>);
+
+impl MutEventSubscriber for ChangeWatch {
+    fn init(&mut self, ops: &mut EventOps) {
+        let _ = ops.add(Events::new(&self.0.changed, EventSet::IN));
+    }
+
+    fn process(&mut self, _events: Events, _ops: &mut EventOps) {
+        self.0.due();
+    }
+}
