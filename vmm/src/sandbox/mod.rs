@@ -56,8 +56,12 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// Fails where the kernel has no seccomp, but is asked for it.
+    /// Fails where the kernel has no seccomp, but is asked for it. To be called before
+    /// other threads are started.
     pub fn new(seccomp: Seccomp, privileges: Privileges) -> Result<Self> {
+        if seccomp == Seccomp::On {
+            share_heap();
+        }
         Ok(Self {
             seccomp,
             filters: Filters::new(seccomp, privileges.user)?,
@@ -83,7 +87,6 @@ impl Sandbox {
         if self.seccomp == Seccomp::On {
             panic::set_hook(Box::new(report_panic));
             refusal::tell().map_err(refused)?;
-            share_heap();
         }
         Ok(self.filters)
     }
@@ -129,7 +132,8 @@ impl Filters {
 
 /// Has all threads allocate from the program's own heap. For a heap of a thread's own the
 /// C library looks into files of /proc and /sys when it grows or shrinks, and a filter
-/// refuses to open files. Threads seldom allocate, and one heap is smaller than many.
+/// refuses to open files. Threads seldom allocate, and one heap is smaller than many. A
+/// thread that is there keeps the heap that it has.
 fn share_heap() {
     // SAFETY: sets a number.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
