@@ -6,6 +6,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use dense_bench::results::Results;
+use toml::Spanned;
 
 use crate::policy::{Policy, Variant};
 use crate::run;
@@ -65,11 +66,20 @@ fn measured_variants(
     let known = |name: &&str| {
         let cell = measured.cells.iter().find(|c| c.variant == **name)?;
         let variant = Variant::of_cell(name, &cell.options);
-        let variant = variant.or_else(|| Variant::named(name, &[]))?;
+        let mut variant = variant.or_else(|| Variant::named(current(name), &[]))?;
+        variant.name = Spanned::new(0..0, name.to_string());
         let policy = variant.policy().ok()?;
         Some((variant, policy))
     };
     of.keys().filter_map(known).collect()
+}
+
+/// What is called so today: the first figures have a name of their own.
+fn current(name: &str) -> &str {
+    match name {
+        "handoff" => "exact-handoff",
+        name => name,
+    }
 }
 
 /// A row for each setting and variant that both have.
