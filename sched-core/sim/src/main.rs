@@ -41,7 +41,7 @@ enum Command {
     /// Simulate what the testbed has measured, and compare
     Calibrate {
         /// What was measured: a results.json of the testbed
-        #[arg(default_value = "benches/results/first-figures.json")]
+        #[arg(default_value = "benches/results/calibrated.json")]
         measured: PathBuf,
         /// Where WORKLOAD.toml of each workload is
         #[arg(long, default_value = "sched-core/sim/scenarios/calibrate")]
