@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dense_bench::report::{self, contention, cost, table};
+use dense_bench::report::{self, ablation, contention, cost, table};
 use dense_bench::results::Results;
 use dense_bench::vmm_cost;
 
@@ -26,6 +26,11 @@ pub const PAGES: &[Page] = &[
         page: "README.md",
         plan: "quick",
         render: |path| Ok(table(&load(path)?)),
+    },
+    Page {
+        page: "docs/directed-yield.md",
+        plan: "ablation",
+        render: |path| Ok(ablation(&load(path)?)),
     },
     Page {
         page: "docs/measuring.md",
