@@ -5,6 +5,8 @@ use std::io;
 use std::mem::size_of;
 use std::str::FromStr;
 
+use rustix::process::{Pid, getpriority_process};
+
 use super::Tid;
 use crate::{Error, Result};
 
@@ -116,7 +118,6 @@ impl Class {
 
     fn set(self, tid: Tid) -> io::Result<()> {
         let (policy, priority) = self.policy();
-        // A nice value that the user chose for this process stays.
         let mut attr = attributes(tid)?;
         if attr.sched_policy == policy as u32 && attr.sched_priority == priority {
             return Ok(());
@@ -124,6 +125,13 @@ impl Class {
         attr.size = size_of::<libc::sched_attr>() as u32;
         attr.sched_policy = policy as u32;
         attr.sched_priority = priority;
+        // The nice value that the user chose for this process stays; a thread of a
+        // real-time class has one too, which its attributes don't tell.
+        attr.sched_nice = getpriority_process(Pid::from_raw(tid))?;
+        if self != Self::Fair {
+            // KVM starts a thread of its own from a vCPU's: that is not to be like it.
+            attr.sched_flags |= libc::SCHED_FLAG_RESET_ON_FORK as u64;
+        }
         // SAFETY: the kernel reads one sched_attr of the size that it holds.
         let done = unsafe { libc::syscall(libc::SYS_sched_setattr, tid, &raw const attr, 0) };
         match done {

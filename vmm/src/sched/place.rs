@@ -81,6 +81,7 @@ pub struct Placement {
     group: Option<Group>,
     /// The vCPUs' class once the guest has started.
     class: Class,
+    /// Whether a class that the kernel lacks is an error unless a change says otherwise.
     strict: bool,
     launching: bool,
 }
@@ -102,6 +103,7 @@ impl Placement {
         launch: Option<&Launch>,
     ) -> Result<()> {
         self.threads = threads;
+        self.strict = first.vcpu_class_strict.unwrap_or_default();
         if let Some(group) = &self.group {
             group.divide(&self.threads)?;
         }
@@ -114,9 +116,13 @@ impl Placement {
     }
 
     /// The guest has started: its vCPUs get their class, unless that was done already.
+    /// Where they may not have it any more they get fair: never does the launch class stay.
     pub fn started(&mut self) -> Result<()> {
-        if std::mem::take(&mut self.launching) {
-            self.class.give(&self.threads.vcpus, self.strict)?;
+        if std::mem::take(&mut self.launching)
+            && let Err(error) = self.class.give(&self.threads.vcpus, self.strict)
+        {
+            log::error!("{error}; the vCPUs run as fair");
+            self.class = Class::Fair.give(&self.threads.vcpus, true)?;
         }
         Ok(())
     }
@@ -129,9 +135,7 @@ impl Placement {
     /// Changes what is given. An error leaves what came before it in the order group,
     /// CPUs, classes changed.
     pub fn change(&mut self, change: &Change) -> Result<()> {
-        if let Some(strict) = change.vcpu_class_strict {
-            self.strict = strict;
-        }
+        let strict = change.vcpu_class_strict.unwrap_or(self.strict);
         if change.cpu_weight.is_some() || change.cpu_max.is_some() {
             let group = self.group.as_ref().ok_or_else(no_group)?;
             change.cpu_weight.map_or(Ok(()), |w| group.set_weight(w))?;
@@ -141,10 +145,10 @@ impl Placement {
             affinity.give(&self.threads.vcpus)?;
         }
         if let Some(class) = change.helper_class {
-            class.give(&[self.threads.io], self.strict)?;
+            class.give(&[self.threads.io], strict)?;
         }
         if let Some(class) = change.vcpu_class {
-            self.class = class.give(&self.threads.vcpus, self.strict)?;
+            self.class = class.give(&self.threads.vcpus, strict)?;
             self.launching = false;
         }
         Ok(())

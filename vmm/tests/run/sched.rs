@@ -142,12 +142,18 @@ fn the_launch_class_ends_when_the_guest_says_so_or_at_the_limit() {
     if no_kvm() {
         return;
     }
-    let launch = ["--launch-class", "rr:5", "--vcpu-class", "rr:4"];
-    for (until, limit) in [("STARTED", "600"), ("NEVER", "1")] {
+    // Who is root no more may not rise, but must not keep the launch class either.
+    let nobody = &["--uid", "65534", "--gid", "65533"][..];
+    for (until, limit, class, more, steady) in [
+        ("STARTED", "600", "rr:4", &[][..], "4"),
+        ("NEVER", "3", "rr:4", &[], "4"),
+        ("NEVER", "3", "rr:6", nobody, "0"),
+    ] {
         let kernel = Payload::default().print("x").echo_line().halt().elf();
         let mut child = vmm(kernel.path())
-            .args(launch)
+            .args(["--launch-class", "rr:5", "--vcpu-class", class])
             .args(["--launch-until", until, "--launch-limit", limit])
+            .args(more)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -158,11 +164,11 @@ fn the_launch_class_ends_when_the_guest_says_so_or_at_the_limit() {
             let vcpu = all.iter().find(|(name, _)| name == "vcpu0")?;
             Some(policy(&vcpu.1).0)
         };
+        wait_until("launch class", || of(&child).as_deref() == Some("5"));
         if until == "STARTED" {
-            wait_until("launch class", || of(&child).as_deref() == Some("5"));
             std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"STARTED\n").unwrap();
         }
-        wait_until("steady class", || of(&child).as_deref() == Some("4"));
+        wait_until("steady class", || of(&child).as_deref() == Some(steady));
         end(&mut child);
     }
 }
