@@ -245,7 +245,7 @@ impl Drop for Group {
         }
         let procs = self.before.join("cgroup.procs");
         let left = write(&procs, &std::process::id().to_string());
-        if let Err(error) = left.and_then(|()| remove(&self.path)) {
+        if let Err(error) = left.and_then(|()| remove_soon(&self.path)) {
             log::warn!(
                 "control group {} stays: {error}; the next machine that is to use it removes it",
                 self.path.display()
@@ -284,6 +284,20 @@ fn take_empty(path: &Path, looks: u32) {
             thread::sleep(BETWEEN_LOOKS);
         }
     }
+}
+
+/// Removes a group of threads that have ended. The last ones may still be on their way
+/// out, though they were waited for: the kernel says that they did before they left.
+fn remove_soon(path: &Path) -> io::Result<()> {
+    for _ in 1..LOOKS {
+        match remove(path) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                thread::sleep(BETWEEN_LOOKS);
+            }
+            removed => return removed,
+        }
+    }
+    remove(path)
 }
 
 /// Removes a group and those in it. One with a process in it stays.
