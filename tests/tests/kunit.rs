@@ -34,16 +34,4 @@ fn kunit_passes_and_lockdep_finds_nothing_in_a_cell() {
         assert!(!console.contains(report), "{report}: {console}");
     }
     assert!(matches!(done, Done::Cell(CellOutput::Ok(_))), "{done:?}");
-    println!("settling: {:?}", settling(&console));
-}
-
-/// Instructions of a transfer and of a refusal, which the emulated host's time stamp
-/// counter counts. Checks that only this kernel has are in them.
-fn settling(console: &str) -> [u64; 2] {
-    let line = console
-        .lines()
-        .find(|line| line.contains("cycles: transfer"));
-    let words = line.unwrap().split(|c: char| !c.is_ascii_digit());
-    let numbers: Vec<u64> = words.filter_map(|word| word.parse().ok()).collect();
-    *numbers.last_chunk().unwrap()
 }
