@@ -75,6 +75,9 @@ enum Command {
     Yields(yields::Args),
 }
 
+/// Where what `--set` changes is looked for.
+const FOLDERS: [&str; 2] = ["/sys/module/kvm/parameters", "/sys/kernel/directed_yield"];
+
 /// A fixed, edge-triggered, asserted IPI of a vector that nothing else uses.
 const FIXED: u32 = 0x4051;
 
@@ -94,7 +97,10 @@ fn main() -> ExitCode {
 fn setting(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("it is NAME=VALUE")?;
     if name.is_empty() || name.contains('/') {
-        return Err("NAME is that of a file".into());
+        return Err(format!(
+            "NAME is that of a file in {}",
+            FOLDERS.join(" or ")
+        ));
     }
     Ok((name.into(), value.into()))
 }
@@ -113,8 +119,7 @@ fn run(args: &Args) -> Result<serde_json::Value, Error> {
 }
 
 fn set(name: &str, value: &str) -> Result<(), Error> {
-    let folders = ["/sys/module/kvm/parameters", "/sys/kernel/directed_yield"];
-    let file = folders
+    let file = FOLDERS
         .iter()
         .map(|folder| Path::new(folder).join(name))
         .find(|file| file.exists())

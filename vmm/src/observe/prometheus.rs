@@ -100,10 +100,8 @@ const fn gauge(
     values: fn(&VcpuStat) -> Values<'_>,
 ) -> Series {
     Series {
-        name,
-        help,
         kind: "gauge",
-        values,
+        ..counter(name, help, values)
     }
 }
 
