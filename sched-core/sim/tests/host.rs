@@ -190,6 +190,44 @@ fn results_are_read_by_the_harness() {
     assert!(table.contains("Host: simulated"), "{table}");
 }
 
+/// CPUs, VMs, vCPUs of each, layout, variant.
+type Case<'a> = (u64, u64, u64, &'a str, &'a str);
+
+/// Hosts that once failed [`check_host`].
+const FAILED: [Case; 3] = [
+    // Two vCPUs of a VM on one CPU pre-empted each other by the yields of all others.
+    (7, 1, 8, "flat", "transfer"),
+    (7, 1, 8, "flat", "advance"),
+    // The same with two VMs, each with one vCPU there.
+    (9, 2, 5, "flat", "advance"),
+];
+
+/// CPU time is neither lost nor made: what VMs had is what CPUs gave, and nobody ran on two
+/// CPUs at a time. And no VM stands still.
+fn check_host(case: Case) {
+    let (cpus, vms, vcpus, layout, variant) = case;
+    let host = host_of(
+        &scenario(cpus, layout, &vm(vms, vcpus, 100, BUSY)),
+        variant,
+        100,
+    );
+    let [run, _, spin] = host.vcpu_time();
+    assert!(
+        run <= cpus.min(vms * vcpus) * 100_000_000,
+        "{case:?}: {run}"
+    );
+    assert!(spin <= run, "{case:?}");
+    // Designs that may stand still: docs/simulator.md.
+    let may_stop = ["receiver-first", "v3"].contains(&variant);
+    let moves = may_stop || host.work().iter().all(|(_, rounds)| *rounds > 0);
+    assert!(moves, "{case:?}: {:?}", host.work());
+}
+
+#[test]
+fn hosts_that_once_failed_hold() {
+    FAILED.into_iter().for_each(check_host);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: 32,
@@ -197,21 +235,14 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// CPU time is neither lost nor made: what VMs had is what CPUs gave, and nobody ran
-    /// on two CPUs at a time.
+    /// What [`check_host`] says holds for any host. Its input is all there is to a failure:
+    /// add it to [`FAILED`].
     #[test]
-    fn cpu_time_is_kept(
+    fn cpu_time_is_kept_and_all_move(
         cpus in 1u64..12, vms in 1u64..5, vcpus in 1u64..9,
         layout in prop::sample::select(vec!["flat", "vm", "vcpu"]),
         variant in prop::sample::select(NAMES.to_vec()),
     ) {
-        let host = host_of(&scenario(cpus, layout, &vm(vms, vcpus, 100, BUSY)), variant, 100);
-        let [run, _, spin] = host.vcpu_time();
-        prop_assert!(run <= cpus.min(vms * vcpus) * 100_000_000, "{} on {} CPUs", run, cpus);
-        prop_assert!(spin <= run);
-        // Two designs may stand still: docs/simulator.md.
-        let may_stop = ["advance", "v3"].contains(&variant);
-        let moves = may_stop || host.work().iter().all(|(_, rounds)| *rounds > 0);
-        prop_assert!(moves, "{:?}", host.work());
+        check_host((cpus, vms, vcpus, layout, variant));
     }
 }

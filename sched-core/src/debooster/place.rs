@@ -7,7 +7,8 @@
 //! is a distance from V, so what both CPUs have run is charged before either is read.
 //!
 //! *Advance*: T runs where it is although it is not eligible, within the bound that holds
-//! for a yielder's debt. Nothing is minted: its lag becomes negative by running.
+//! for a yielder's debt. Nothing is minted: its lag becomes negative by running. As in an
+//! exchange Y forfeits nothing: it is charged for what it spins.
 
 use crate::debooster;
 use crate::eevdf::Entity;
@@ -62,6 +63,20 @@ impl Place {
         entity.deadline = entity.load.calc_delta_fair(self.left);
         entity.rel_deadline = true;
     }
+}
+
+/// Who was picked less than this ago, ns of service, keeps its CPU against yields from other
+/// CPUs (`YIELD_HOLD_NS`). Some switches and a few interrupt handlers long.
+pub const HOLD_NS: u64 = 10_000;
+
+/// Does the current task of T's CPU, which has run for `ran` ns since it was picked, keep it
+/// for now (`directed_yield_resched`)? The hint stays, and the next yield asks again.
+///
+/// Without that, where two vCPUs share a CPU and the rest of their VMs spin on CPUs of their
+/// own, every spin exit has one of the two pre-empt the other, and once spin exits come more
+/// often than a switch takes, neither gets through a switch.
+pub fn holds(ran: u64) -> bool {
+    ran < HOLD_NS
 }
 
 /// May an entity run although it is not eligible (`entity_may_advance`)? While it owes no

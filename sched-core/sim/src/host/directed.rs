@@ -114,17 +114,18 @@ impl Host {
         }
         let other = self.tasks[target as usize].cpu as usize;
         self.update_curr(other);
-        if advance {
-            self.advance(target);
+        if !(advance && self.advance(target)) {
+            self.forfeit(me);
         }
-        self.forfeit(me);
-        if !advance || self.would_win(target) {
+        let ran = self.now - self.cpus[other].picked_at;
+        let holds = mode != CoreMode::Off && debooster::holds(ran);
+        if !holds && (!advance || self.would_win(target)) {
             self.resched(other);
         }
     }
 
-    /// Lets the target run although it is not eligible, within its bound.
-    fn advance(&mut self, target: TaskId) {
+    /// Lets the target run although it is not eligible. False: it is out of its bound.
+    fn advance(&mut self, target: TaskId) -> bool {
         let times = self.times;
         let mut may = true;
         self.path(target, |queue, id| {
@@ -134,6 +135,7 @@ impl Host {
             self.path(target, |queue, id| queue.let_advance(id));
             self.stats.advances += 1;
         }
+        may
     }
 
     fn would_win(&mut self, target: TaskId) -> bool {
