@@ -5,7 +5,7 @@ mod acpi;
 mod tables;
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use linux_loader::loader::bootparam::{boot_e820_entry, boot_params, setup_header};
@@ -80,7 +80,10 @@ fn load_kernel(memory: &GuestMemory, path: &Path, file: &mut File) -> Result<Ker
     let mut magic = [0; 4];
     file.read_exact(&mut magic)
         .and_then(|()| file.seek(SeekFrom::Start(0)))
-        .map_err(|e| fail(format!("cannot be read: {e}")))?;
+        .map_err(|e| match e.kind() {
+            ErrorKind::UnexpectedEof => fail("is empty; give a bzImage or an ELF vmlinux".into()),
+            _ => fail(format!("cannot be read: {e}")),
+        })?;
     let is_elf = magic == ELF_MAGIC;
     let start = Some(GuestAddress(HIGH_RAM));
     let loaded: KernelLoaderResult = if is_elf {

@@ -97,7 +97,7 @@ mod tests {
         for (text, line, word) in [
             ("cpus = 1\nmem = \"1K\"\n", 2, "such as 256M"),
             ("\n\ncpu = 1\n", 3, "unknown field `cpu`"),
-            ("cpus = 0\n", 1, "nonzero"),
+            ("cpus = 0\n", 1, "1 to 255"),
             ("cpus = 1\ncpus = 2\n", 2, "duplicate key"),
             ("gid = 1\nuid = 0\n", 2, "gives nothing up"),
             ("disk = [\n\"a\",\n7]\n", 3, "expected a string"),

@@ -149,7 +149,7 @@ impl fmt::Display for LaunchText {
 
 /// A number of vCPUs: 1 to 255.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "i64", into = "u8")]
 pub struct Cpus(NonZeroU8);
 
 impl Cpus {
@@ -169,8 +169,23 @@ impl FromStr for Cpus {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let number = text.parse().map_err(|_| "expected a number, 1 to 255")?;
-        Ok(Self(number))
+        // What is no number is none of those that are possible.
+        Self::try_from(text.parse::<i64>().unwrap_or_default()).map_err(String::from)
+    }
+}
+
+impl TryFrom<i64> for Cpus {
+    type Error = &'static str;
+
+    fn try_from(number: i64) -> Result<Self, Self::Error> {
+        let number = u8::try_from(number).ok().and_then(NonZeroU8::new);
+        number.map(Self).ok_or("expected a number, 1 to 255")
+    }
+}
+
+impl From<Cpus> for u8 {
+    fn from(cpus: Cpus) -> Self {
+        cpus.get()
     }
 }
 

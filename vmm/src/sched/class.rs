@@ -76,8 +76,7 @@ impl Class {
     }
 
     /// Gives threads this class and reads it back. Where the kernel lacks it, they
-    /// get fair with one warning, or with `strict` it is an error. Returns the class
-    /// that they have then.
+    /// get fair, or with `strict` it is an error. Returns the class that they have then.
     pub fn give(self, threads: &[Tid], strict: bool) -> Result<Self> {
         for &tid in threads {
             match self.set(tid) {
@@ -88,10 +87,6 @@ impl Class {
                              leave --vcpu-class-strict away to run as fair"
                         )));
                     }
-                    log::warn!(
-                        "this kernel has no scheduling class {self}: threads run as fair; \
-                         --vcpu-class-strict would refuse"
-                    );
                     return Self::Fair.give(threads, strict);
                 }
                 other => other.map_err(|source| self.refused(source))?,

@@ -84,6 +84,8 @@ pub struct Placement {
     /// Whether a class that the kernel lacks is an error unless a change says otherwise.
     strict: bool,
     launching: bool,
+    /// Classes that the kernel lacks, of which the user has been warned.
+    missing: Vec<Class>,
 }
 
 impl Placement {
@@ -109,7 +111,8 @@ impl Placement {
         }
         self.change(first)?;
         if let Some(launch) = launch {
-            launch.class.give(&self.threads.vcpus, self.strict)?;
+            let given = launch.class.give(&self.threads.vcpus, self.strict)?;
+            self.warn(launch.class, given);
             self.launching = true;
         }
         Ok(())
@@ -145,13 +148,27 @@ impl Placement {
             affinity.give(&self.threads.vcpus)?;
         }
         if let Some(class) = change.helper_class {
-            class.give(&[self.threads.io], strict)?;
+            let given = class.give(&[self.threads.io], strict)?;
+            self.warn(class, given);
         }
         if let Some(class) = change.vcpu_class {
             self.class = class.give(&self.threads.vcpus, strict)?;
+            self.warn(class, self.class);
             self.launching = false;
         }
         Ok(())
+    }
+
+    /// Says once that threads have not got the class that was asked for.
+    fn warn(&mut self, asked: Class, given: Class) {
+        if given == asked || self.missing.contains(&asked) {
+            return;
+        }
+        self.missing.push(asked);
+        log::warn!(
+            "this kernel has no scheduling class {asked}: threads run as {given}; \
+             --vcpu-class-strict would refuse"
+        );
     }
 
     /// The threads.

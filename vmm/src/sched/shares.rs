@@ -10,17 +10,16 @@ const PERIOD: u64 = 100_000;
 
 /// A share of the CPU against neighbouring groups, 1 to 10000; others have 100.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "u16", into = "u16")]
+#[serde(try_from = "i64", into = "u16")]
 pub struct CpuWeight(u16);
 
-impl TryFrom<u16> for CpuWeight {
+impl TryFrom<i64> for CpuWeight {
     type Error = &'static str;
 
-    fn try_from(weight: u16) -> std::result::Result<Self, Self::Error> {
-        match weight {
-            1..=10_000 => Ok(Self(weight)),
-            _ => Err("a weight is 1 to 10000"),
-        }
+    fn try_from(weight: i64) -> std::result::Result<Self, Self::Error> {
+        let known = u16::try_from(weight).ok();
+        let weight = known.filter(|weight| (1..=10_000).contains(weight));
+        weight.map(Self).ok_or("a weight is 1 to 10000")
     }
 }
 
@@ -34,7 +33,7 @@ impl FromStr for CpuWeight {
     type Err = &'static str;
 
     fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
-        Self::try_from(text.parse::<u16>().unwrap_or_default())
+        Self::try_from(text.parse::<i64>().unwrap_or_default())
     }
 }
 

@@ -66,10 +66,11 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 /// All that the machines share.
 struct Place {
-    _alone: MutexGuard<'static, ()>,
     kernel: NamedTempFile,
     run_dir: TempDir,
     cgroup: Option<PathBuf>,
+    /// The last to be dropped: then the files above are closed.
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Place {

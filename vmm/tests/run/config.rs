@@ -61,6 +61,16 @@ fn what_is_wrong_is_told_with_its_line() {
     for (name, file, place) in [
         ("vm.toml", "kernel = \"kernel\"\ncpu = 4\n", "vm.toml:2: "),
         ("vm.json", "{\"kernel\": 7}", "vm.json:1: "),
+        (
+            "vm.toml",
+            "cpus = 300\n",
+            "vm.toml:1: expected a number, 1 to 255",
+        ),
+        (
+            "vm.toml",
+            "name = \"a\"\ncpu-weight = -1\n",
+            "vm.toml:2: a weight is 1 to 10000",
+        ),
         ("vm.toml", "cpus = 4\n", "no kernel"),
         ("vm.toml", "kernel = \"nowhere\"\n", "nowhere"),
         ("other.toml", "", "vm.toml"),

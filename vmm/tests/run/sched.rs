@@ -83,7 +83,14 @@ fn a_class_that_the_kernel_lacks_is_fair_or_refused() {
     }
     let kernel = Payload::default().print("OK").power_off().elf();
     let output = vmm(kernel.path())
-        .args(["--vcpu-class", "bt"])
+        .args([
+            "--vcpu-class",
+            "bt",
+            "--helper-class",
+            "bt",
+            "--launch-class",
+            "bt",
+        ])
         .output()
         .unwrap();
     let errors = String::from_utf8(output.stderr).unwrap();
