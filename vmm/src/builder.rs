@@ -227,7 +227,8 @@ fn add_virtio(
     }
     if rng {
         let [queue] = slots.attach(rng::identity(), [rng::QUEUE_SIZE])?;
-        workers.push(Box::new(rng::Worker { queue }));
+        let source = rng::host;
+        workers.push(Box::new(rng::Worker { queue, source }));
     }
     Ok(workers)
 }

@@ -27,14 +27,22 @@ pub fn identity() -> Identity {
     }
 }
 
-/// Fills a request with the host's random bytes; returns how many it got.
-fn serve(memory: &GuestMemory, chain: Chain) -> u32 {
+/// Where the bytes come from: fills the beginning of a request and tells how much of it.
+pub type Source = fn(&mut [u8]) -> Option<usize>;
+
+/// The host's random bytes.
+pub fn host(bytes: &mut [u8]) -> Option<usize> {
+    getrandom(bytes, GetRandomFlags::empty()).ok()
+}
+
+/// Fills a request; returns how many bytes it got.
+fn serve(source: Source, memory: &GuestMemory, chain: Chain) -> u32 {
     let Ok(mut output) = chain.writer(memory) else {
         return 0;
     };
     let mut bytes = [0; MOST];
     let wanted = output.available_bytes().min(MOST);
-    let Ok(size) = getrandom(&mut bytes[..wanted], GetRandomFlags::empty()) else {
+    let Some(size) = source(&mut bytes[..wanted]) else {
         return 0;
     };
     match output.write_all(&bytes[..size]) {

@@ -28,7 +28,7 @@ fn request(length: u32, flags: u32) -> (u32, Vec<u8>) {
         notified: EventFd::new(EFD_NONBLOCK).unwrap(),
         memory: memory.clone(),
     };
-    served.serve(serve);
+    served.serve(|memory, chain| serve(host, memory, chain));
     assert_eq!(irq.read().unwrap(), 1);
     let mut bytes = vec![0; 1024];
     memory.read_slice(&mut bytes, GuestAddress(BUFFER)).unwrap();

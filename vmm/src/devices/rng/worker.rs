@@ -2,13 +2,15 @@
 
 use event_manager::{EventOps, Events, MutEventSubscriber};
 
-use super::serve;
+use super::{Source, serve};
 use crate::devices::virtio_mmio::Served;
 
 /// The device with its queue.
 pub struct Worker {
     /// Requests for random bytes.
     pub queue: Served,
+    /// Who answers them.
+    pub source: Source,
 }
 
 impl MutEventSubscriber for Worker {
@@ -17,6 +19,7 @@ impl MutEventSubscriber for Worker {
     }
 
     fn process(&mut self, _events: Events, _ops: &mut EventOps) {
-        self.queue.serve(serve);
+        self.queue
+            .serve(|memory, chain| serve(self.source, memory, chain));
     }
 }
