@@ -1,3 +1,5 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| vmm::fuzzing::run("api", input));
+use vmm::fuzzing::{Seen, api};
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| api(input, &mut Seen::default()));

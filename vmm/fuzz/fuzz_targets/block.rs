@@ -1,3 +1,5 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| vmm::fuzzing::run("block", input));
+use vmm::fuzzing::{Seen, block};
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| block(input, &mut Seen::default()));

@@ -1,3 +1,5 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| vmm::fuzzing::run("boot", input));
+use vmm::fuzzing::{Seen, boot};
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| boot(input, &mut Seen::default()));

@@ -1,3 +1,5 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| vmm::fuzzing::run("config", input));
+use vmm::fuzzing::{Seen, config};
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| config(input, &mut Seen::default()));

@@ -1,3 +1,5 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| vmm::fuzzing::run("net", input));
+use vmm::fuzzing::{Seen, net};
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| net(input, &mut Seen::default()));

@@ -1,3 +1,5 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| vmm::fuzzing::run("registers", input));
+use vmm::fuzzing::{Seen, registers};
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| registers(input, &mut Seen::default()));

@@ -1,3 +1,5 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| vmm::fuzzing::run("rng", input));
+use vmm::fuzzing::{Seen, rng};
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| rng(input, &mut Seen::default()));

@@ -1,3 +1,5 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| vmm::fuzzing::run("vsock", input));
+use vmm::fuzzing::{Seen, vsock};
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| vsock(input, &mut Seen::default()));

@@ -1,11 +1,13 @@
 //! What somebody sends to the API's socket, before anything is done.
 
+use super::seen::Seen;
 use crate::api::http::{parse, read};
 use crate::api::routes::Call;
 
 /// A request's bytes: however they arrive, they mean the same.
-pub fn api(input: &[u8]) {
+pub fn api(input: &[u8], seen: &mut Seen) {
     let whole = parse(input);
+    seen.note_with(|| format!("{whole:?}"));
     let mut rest = input;
     let arrived = read(&mut rest, || false);
     match &whole {

@@ -10,14 +10,15 @@ use arbitrary::{Result, Unstructured};
 use rustix::fs::{MemfdFlags, memfd_create};
 use vm_memory::{Bytes, GuestAddress};
 
+use super::seen::Seen;
 use crate::config::{Config, Pv, SchedConfig, Seccomp};
 use crate::layout::CMDLINE;
 use crate::memory::{self, GuestMemory};
 use crate::sandbox::{Privileges, Sandbox};
 
-const MEM: u64 = 32 << 20;
+const MEM: u64 = 8 << 20;
 /// Bytes by which a kernel's file may be longer than the input says.
-const PADDING: u64 = 1 << 16;
+const PADDING: u64 = 1 << 13;
 
 thread_local! {
     static GUEST: GuestMemory = memory::allocate(MEM).expect("memory");
@@ -26,12 +27,12 @@ thread_local! {
 }
 
 /// Loads a kernel; what it says of itself is the input.
-pub fn boot(input: &[u8]) {
+pub fn boot(input: &[u8], seen: &mut Seen) {
     // The input's end ends the run.
-    let _ = load(&mut Unstructured::new(input));
+    let _ = load(&mut Unstructured::new(input), seen);
 }
 
-fn load(input: &mut Unstructured) -> Result<()> {
+fn load(input: &mut Unstructured, seen: &mut Seen) -> Result<()> {
     let initrd = match input.arbitrary()? {
         true => Some(file(
             &INITRD,
@@ -71,7 +72,9 @@ fn load(input: &mut Unstructured) -> Result<()> {
         .expect("no filters"),
     };
     GUEST.with(|memory| {
-        if crate::boot::load(memory, &mut config).is_ok() {
+        let loaded = crate::boot::load(memory, &mut config);
+        seen.note_with(|| format!("{loaded:?}"));
+        if loaded.is_ok() {
             let mut bytes = vec![0; config.cmdline.len() + 1];
             memory
                 .read_slice(&mut bytes, GuestAddress(CMDLINE))

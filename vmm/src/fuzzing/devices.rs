@@ -9,9 +9,11 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::PathBuf;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::driver::drive;
+use super::seen::Seen;
 use crate::config::{Disk, Net};
 use crate::devices::{block, net, rng, vsock};
 
@@ -19,10 +21,12 @@ const SECTORS: u64 = 8;
 
 thread_local! {
     static IMAGE: File = memfd_create("disk", MemfdFlags::CLOEXEC).expect("a file").into();
+    static WIRE: [UnixDatagram; 2] = wire();
+    static HOST: RefCell<Host> = RefCell::new(Host::new());
 }
 
 /// A disk of eight sectors; the input's first byte says whether it is read-only.
-pub fn block(input: &[u8]) {
+pub fn block(input: &[u8], seen: &mut Seen) {
     let Some((&first, steps)) = input.split_first() else {
         return;
     };
@@ -38,57 +42,88 @@ pub fn block(input: &[u8]) {
     };
     drive(
         steps,
-        |_| (),
+        seen,
+        |_, _| (),
         |harness| {
             let [queue] = harness.attach(block::identity(&disk), [block::QUEUE_SIZE]);
             harness.serve(block::Worker { disk, queue });
         },
     );
-    let length = IMAGE.with(|image| image.metadata().expect("a file").len());
-    assert_eq!(length, 512 * SECTORS, "a guest wrote past its disk's end");
+    IMAGE.with(|image| {
+        let length = image.metadata().expect("a file").len();
+        assert_eq!(length, 512 * SECTORS, "a guest wrote past its disk's end");
+        seen.note_with(|| {
+            let mut bytes = vec![0; length as usize];
+            image.read_exact_at(&mut bytes, 0).expect("a file");
+            bytes
+        });
+    });
 }
 
-/// A network device on a wire.
-pub fn net(input: &[u8]) {
+fn wire() -> [UnixDatagram; 2] {
     let (tap, wire) = UnixDatagram::pair().expect("a wire");
     for end in [&tap, &wire] {
         end.set_nonblocking(true).expect("a wire");
     }
-    let net = Net {
-        tap: net::Tap::mock(OwnedFd::from(tap).into()),
-        mac: Some([2, 0, 0, 0, 0, 1]),
-    };
-    let world = |bytes: &[u8]| {
-        let _ = wire.send(bytes);
+    [tap, wire]
+}
+
+/// A network device on a wire.
+pub fn net(input: &[u8], seen: &mut Seen) {
+    WIRE.with(|[tap, wire]| {
         // The rest of a frame is dropped.
-        while wire.recv(&mut [0]).is_ok() {}
-    };
-    drive(input, world, |harness| {
-        let [to_guest, from_guest] = harness.attach(net::identity(&net), net::QUEUE_SIZES);
-        harness.serve(net::Worker::new(net.tap, to_guest, from_guest));
+        let drain = |end: &UnixDatagram, seen: &mut Seen| {
+            let mut byte = [0];
+            while end.recv(&mut byte).is_ok() {
+                seen.note(byte);
+            }
+        };
+        let file = OwnedFd::from(tap.try_clone().expect("a wire")).into();
+        let net = Net {
+            tap: net::Tap::mock(file),
+            mac: Some([2, 0, 0, 0, 0, 1]),
+        };
+        let world = |bytes: &[u8], seen: &mut Seen| {
+            let _ = wire.send(bytes);
+            drain(wire, seen);
+        };
+        drive(input, seen, world, |harness| {
+            let [to_guest, from_guest] = harness.attach(net::identity(&net), net::QUEUE_SIZES);
+            harness.serve(net::Worker::new(net.tap, to_guest, from_guest));
+        });
+        // The next input finds nothing under way.
+        for end in [tap, wire] {
+            drain(end, seen);
+        }
     });
 }
 
-/// The source of random bytes.
-pub fn rng(input: &[u8]) {
+/// The source of random bytes, which are the same each time.
+pub fn rng(input: &[u8], seen: &mut Seen) {
+    let source = |bytes: &mut [u8]| {
+        bytes.fill(0x5a);
+        Some(bytes.len())
+    };
     drive(
         input,
-        |_| (),
+        seen,
+        |_, _| (),
         |harness| {
             let [queue] = harness.attach(rng::identity(), [rng::QUEUE_SIZE]);
-            harness.serve(rng::Worker { queue });
+            harness.serve(rng::Worker { queue, source });
         },
     );
 }
 
 /// Sockets, with a program of the host at port 9, and one that comes and goes.
-pub fn vsock(input: &[u8]) {
+pub fn vsock(input: &[u8], seen: &mut Seen) {
     HOST.with(|host| {
         let mut host = host.borrow_mut();
         let muxer = host.muxer();
         drive(
             input,
-            |bytes| host.step(bytes),
+            seen,
+            |bytes, seen| host.step(bytes, seen),
             |harness| {
                 let queues = harness.attach(vsock::identity(3), vsock::QUEUE_SIZES);
                 harness.serve(vsock::Worker::new(muxer, queues));
@@ -98,10 +133,6 @@ pub fn vsock(input: &[u8]) {
     });
 }
 
-thread_local! {
-    static HOST: RefCell<Host> = RefCell::new(Host::new());
-}
-
 /// The host's programs.
 struct Host {
     folder: PathBuf,
@@ -109,6 +140,7 @@ struct Host {
     listener: UnixListener,
     port_9: UnixListener,
     streams: Vec<UnixStream>,
+    buffer: Vec<u8>,
 }
 
 impl Drop for Host {
@@ -138,19 +170,22 @@ impl Host {
             path,
             folder,
             streams: Vec::new(),
+            buffer: vec![0; 1 << 16],
         }
     }
 
     fn muxer(&self) -> vsock::Muxer {
         // What an earlier input left.
-        while self.listener.accept().is_ok() || self.port_9.accept().is_ok() {}
+        for listener in [&self.listener, &self.port_9] {
+            while accept(listener).is_some() {}
+        }
         let listener = self.listener.try_clone().expect("a listener");
         vsock::Muxer::new(3, &self.path, listener).expect("streams")
     }
 
     /// The first byte says what happens, and to which stream; the others may be sent.
-    fn step(&mut self, bytes: &[u8]) {
-        while let Ok((stream, _)) = self.port_9.accept() {
+    fn step(&mut self, bytes: &[u8], seen: &mut Seen) {
+        while let Some(stream) = accept(&self.port_9) {
             self.keep(stream);
         }
         let Some((&first, bytes)) = bytes.split_first() else {
@@ -169,12 +204,15 @@ impl Host {
                 let Some(stream) = self.streams.get_mut(index) else {
                     return;
                 };
-                let _ = match what {
-                    2 => stream.shutdown(Shutdown::Write),
-                    3 => stream.shutdown(Shutdown::Read),
-                    4 => stream.read(&mut [0; 1 << 16]).map(drop),
-                    _ => stream.write(bytes).map(drop),
+                let done = match what {
+                    2 => stream.shutdown(Shutdown::Write).map(|()| 0),
+                    3 => stream.shutdown(Shutdown::Read).map(|()| 0),
+                    4 => stream.read(&mut self.buffer).inspect(|&size| {
+                        seen.note(&self.buffer[..size]);
+                    }),
+                    _ => stream.write(bytes),
                 };
+                seen.note(done.ok());
             }
         }
     }
@@ -182,5 +220,14 @@ impl Host {
     fn keep(&mut self, stream: UnixStream) {
         stream.set_nonblocking(true).expect("a stream");
         self.streams.push(stream);
+    }
+}
+
+/// A stream that waits, if one does. Accepting none is dear, asking is cheap.
+fn accept(listener: &UnixListener) -> Option<UnixStream> {
+    let mut waiting = [PollFd::new(listener, PollFlags::IN)];
+    match poll(&mut waiting, Some(&Timespec::default())) {
+        Ok(1) => Some(listener.accept().ok()?.0),
+        _ => None,
     }
 }

@@ -4,18 +4,15 @@
 use std::sync::{Arc, Mutex};
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
+use event_manager::MutEventSubscriber;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use crate::builder::Worker;
+use super::reuse::{MEMORY, Parts};
+use super::seen::Seen;
 use crate::bus::Device;
 use crate::devices::virtio_mmio::{Identity, Interrupt, Served, Session, VirtioMmio};
-use crate::memory::GuestMemory;
 
-/// Bytes of the guest's memory.
-const MEMORY: usize = 1 << 16;
 /// Each queue's rings are in this many bytes; what is above is for buffers.
 const QUEUE_SPAN: u64 = 0x3000;
 const AVAILABLE: u64 = 0x1000;
@@ -72,49 +69,28 @@ enum Step {
 
 /// The device under test.
 pub struct Harness<'a, W> {
-    memory: &'a GuestMemory,
+    parts: &'a mut Parts,
     transport: Option<VirtioMmio>,
-    doorbells: Vec<EventFd>,
-    events: EventManager<Worker>,
+    queues: u8,
     /// What is behind the device: it takes what `World` and `Bytes` give it.
     world: W,
+    seen: &'a mut Seen,
 }
 
-thread_local! {
-    static GUEST: GuestMemory =
-        GuestMemory::from_ranges(&[(GuestAddress(0), MEMORY)]).expect("memory");
-}
-
-fn event() -> EventFd {
-    EventFd::new(EFD_NONBLOCK).expect("an event")
-}
-
-impl<'a, W: FnMut(&[u8])> Harness<'a, W> {
-    fn new(memory: &'a GuestMemory, world: W) -> Self {
-        Self {
-            memory,
-            transport: None,
-            doorbells: Vec::new(),
-            events: EventManager::new().expect("an event loop"),
-            world,
-        }
-    }
-
+impl<W: FnMut(&[u8], &mut Seen)> Harness<'_, W> {
     /// Gives the device registers and queues of these sizes.
     pub fn attach<const N: usize>(&mut self, identity: Identity, sizes: [u16; N]) -> [Served; N] {
-        let interrupt = Arc::new(Interrupt::new(event()));
+        let interrupt = Arc::new(Interrupt::new(self.parts.interrupt.share()));
         let session = Arc::<Session>::default();
+        let mut doorbells = self.parts.doorbells.iter();
         let served = sizes.map(|size| Served {
             queue: Arc::new(Mutex::new(Queue::new(size).expect("a queue"))),
             interrupt: interrupt.clone(),
             session: session.clone(),
-            notified: event(),
-            memory: self.memory.clone(),
+            notified: doorbells.next().expect("one for each queue").share(),
+            memory: self.parts.memory.clone(),
         });
-        self.doorbells = served
-            .iter()
-            .map(|served| served.notified.try_clone().expect("an event"))
-            .collect();
+        self.queues = N as u8;
         let queues = served.iter().map(|served| served.queue.clone()).collect();
         self.transport = Some(VirtioMmio::new(identity, queues, interrupt, session));
         served
@@ -122,7 +98,7 @@ impl<'a, W: FnMut(&[u8])> Harness<'a, W> {
 
     /// Takes what serves the queues.
     pub fn serve(&mut self, worker: impl MutEventSubscriber + Send + 'static) {
-        self.events.add_subscriber(Box::new(worker));
+        self.parts.serve(Box::new(worker));
     }
 
     fn write(&mut self, register: u64, value: u32) {
@@ -140,10 +116,10 @@ impl<'a, W: FnMut(&[u8])> Harness<'a, W> {
             self.write(0x20, bits & offered);
         }
         self.write(0x70, 11);
-        for queue in 0..self.doorbells.len() {
-            let base = queue as u64 * QUEUE_SPAN;
+        for queue in 0..self.queues {
+            let base = self.base(queue);
             let fields = [(0x80, base), (0x90, base + AVAILABLE), (0xa0, base + USED)];
-            self.write(0x30, queue as u32);
+            self.write(0x30, queue.into());
             self.write(0x38, size.into());
             for (register, address) in fields {
                 self.write(register, address as u32);
@@ -166,7 +142,7 @@ impl<'a, W: FnMut(&[u8])> Harness<'a, W> {
     /// Lets the device do all that it has to do.
     fn settle(&mut self) {
         for _ in 0..ROUNDS {
-            if self.events.run_with_timeout(0).expect("events") == 0 {
+            if !self.parts.turn() {
                 return;
             }
         }
@@ -175,11 +151,21 @@ impl<'a, W: FnMut(&[u8])> Harness<'a, W> {
 
     /// Writes to memory, where there is any.
     fn poke(&self, address: u64, bytes: &[u8]) {
-        let _ = self.memory.write(bytes, GuestAddress(address));
+        let _ = self.parts.memory.write(bytes, GuestAddress(address));
     }
 
     fn base(&self, queue: u8) -> u64 {
-        u64::from(queue) % self.doorbells.len() as u64 * QUEUE_SPAN
+        u64::from(queue % self.queues) * QUEUE_SPAN
+    }
+
+    /// What the guest has in the end.
+    fn look(&mut self) {
+        self.seen.note_with(|| self.parts.interrupt.take());
+        self.seen.note_with(|| {
+            let mut bytes = vec![0; MEMORY];
+            let _ = self.parts.memory.read(&mut bytes, GuestAddress(0));
+            bytes
+        });
     }
 
     fn step(&mut self, step: Step) {
@@ -197,6 +183,7 @@ impl<'a, W: FnMut(&[u8])> Harness<'a, W> {
                         true => transport.write(offset.into(), bytes),
                         false => transport.read(offset.into(), bytes),
                     }
+                    self.seen.note(bytes);
                 }
             }
             Step::Describe {
@@ -216,23 +203,23 @@ impl<'a, W: FnMut(&[u8])> Harness<'a, W> {
             }
             Step::Offer { queue, head } => {
                 let ring = self.base(queue) + AVAILABLE;
-                let index: u16 = self.memory.read_obj(GuestAddress(ring + 2)).unwrap_or(0);
+                let memory = &self.parts.memory;
+                let index: u16 = memory.read_obj(GuestAddress(ring + 2)).unwrap_or(0);
                 // Where a queue of 16 entries has its next one.
                 self.poke(ring + 4 + u64::from(index % 16) * 2, &[head, 0]);
                 self.poke(ring + 2, &index.wrapping_add(1).to_le_bytes());
             }
             Step::Poke { address, bytes } => self.poke(address.into(), &bytes),
             Step::Notify { queue } => {
-                let queue = usize::from(queue) % self.doorbells.len();
-                let _ = self.doorbells[queue].write(1);
+                self.parts.doorbells[usize::from(queue % self.queues)].ring();
                 self.settle();
             }
             Step::World { length, value } => {
-                (self.world)(&vec![value; length.into()]);
+                (self.world)(&vec![value; length.into()], self.seen);
                 self.settle();
             }
             Step::Bytes { bytes } => {
-                (self.world)(&bytes);
+                (self.world)(&bytes, self.seen);
                 self.settle();
             }
         }
@@ -241,18 +228,31 @@ impl<'a, W: FnMut(&[u8])> Harness<'a, W> {
 
 /// Runs the steps in `input` on a device that `build` makes in the harness, with `world`
 /// behind it.
-pub fn drive<W: FnMut(&[u8])>(input: &[u8], world: W, build: impl FnOnce(&mut Harness<W>)) {
-    GUEST.with(|memory| {
-        let _ = memory.write(&[0; MEMORY], GuestAddress(0));
-        let mut harness = Harness::new(memory, world);
+pub fn drive<W: FnMut(&[u8], &mut Seen)>(
+    input: &[u8],
+    seen: &mut Seen,
+    world: W,
+    build: impl FnOnce(&mut Harness<W>),
+) {
+    Parts::with(|parts| {
+        let mut harness = Harness {
+            parts,
+            transport: None,
+            queues: 0,
+            world,
+            seen,
+        };
         build(&mut harness);
-        let mut input = Unstructured::new(input);
         // The input's end ends the run.
-        let _ = run(&mut harness, &mut input);
+        let _ = run(&mut harness, &mut Unstructured::new(input));
+        harness.look();
     });
 }
 
-fn run<W: FnMut(&[u8])>(harness: &mut Harness<W>, input: &mut Unstructured) -> Result<()> {
+fn run<W: FnMut(&[u8], &mut Seen)>(
+    harness: &mut Harness<W>,
+    input: &mut Unstructured,
+) -> Result<()> {
     if input.arbitrary()? {
         // The size that `Offer` counts on, or another one.
         let size = if input.arbitrary()? { 16 } else { 256 };

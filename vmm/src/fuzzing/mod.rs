@@ -10,27 +10,15 @@ mod config;
 mod devices;
 mod driver;
 mod registers;
+mod reuse;
+mod seen;
 
-/// A target's name, and what it does with an input.
-pub type Target = (&'static str, fn(&[u8]));
-
-/// All of them; each has a binary in vmm/fuzz/fuzz_targets and a folder of seeds.
-pub const TARGETS: [Target; 8] = [
-    ("registers", registers::registers),
-    ("block", devices::block),
-    ("net", devices::net),
-    ("rng", devices::rng),
-    ("vsock", devices::vsock),
-    ("boot", boot::boot),
-    ("config", config::config),
-    ("api", api::api),
-];
-
-/// Runs the target called `name`.
-pub fn run(name: &str, input: &[u8]) {
-    let target = TARGETS.iter().find(|(other, _)| *other == name);
-    target.expect("a target's name").1(input);
-}
+pub use api::api;
+pub use boot::boot;
+pub use config::config;
+pub use devices::{block, net, rng, vsock};
+pub use registers::registers;
+pub use seen::Seen;
 
 #[cfg(test)]
 mod tests;

@@ -1,18 +1,84 @@
 use std::fs::{read, read_dir};
 use std::path::Path;
+use std::thread;
 
 use super::*;
 
-/// Every input that is committed: what was found once, and a short corpus.
+/// A target's name, and what it does with an input.
+type Target = (&'static str, fn(&[u8], &mut Seen));
+
+const TARGETS: [Target; 8] = [
+    ("registers", registers),
+    ("block", block),
+    ("net", net),
+    ("rng", rng),
+    ("vsock", vsock),
+    ("boot", boot),
+    ("config", config),
+    ("api", api),
+];
+
+/// The inputs that are committed for a target: what was found once, and a short corpus.
+fn seeds(name: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
+    let mut paths: Vec<_> = read_dir(folder.join(name))
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .collect();
+    paths.sort();
+    assert!(!paths.is_empty(), "{name}");
+    paths.into_iter().map(|path| read(path).unwrap()).collect()
+}
+
+/// Inputs without a fuzzer's help, the same at each run.
+fn noise(count: usize) -> Vec<Vec<u8>> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        // xorshift64
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    (0..count)
+        .map(|_| (0..next() % 400).map(|_| next() as u8).collect())
+        .collect()
+}
+
 #[test]
-fn the_seeds_do_no_harm() {
-    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
+fn seeds_and_noise_do_no_harm() {
     for (name, target) in TARGETS {
-        let files: Vec<_> = read_dir(seeds.join(name)).unwrap().collect();
-        assert!(!files.is_empty(), "{name}");
-        for file in files {
-            target(&read(file.unwrap().path()).unwrap());
+        for input in seeds(name).into_iter().chain(noise(500)) {
+            target(&input, &mut Seen::default());
         }
+    }
+}
+
+/// What inputs share must not carry anything from one to the next: a finding would not
+/// happen again.
+#[test]
+fn an_input_has_the_same_outcome_alone_and_after_others() {
+    for (name, target) in TARGETS {
+        let outcome = |input: &[u8]| {
+            let mut seen = Seen::wanted();
+            target(input, &mut seen);
+            seen.digest().unwrap()
+        };
+        let inputs: Vec<_> = seeds(name).into_iter().chain(noise(100)).collect();
+        // What is shared is a thread's own.
+        let alone: Vec<_> = inputs
+            .iter()
+            .map(|input| thread::scope(|scope| scope.spawn(|| outcome(input)).join().unwrap()))
+            .collect();
+        let indices = (0..inputs.len()).chain((0..inputs.len()).rev());
+        for index in indices {
+            let input = &inputs[index];
+            assert_eq!(outcome(input), alone[index], "{name} {index}: {input:x?}");
+        }
+        let mut different = alone;
+        different.sort();
+        different.dedup();
+        assert!(different.len() > 4, "{name}: it sees nothing");
     }
 }
 
@@ -28,24 +94,4 @@ fn every_target_has_a_binary() {
     files.sort();
     names.sort();
     assert_eq!(files, names);
-}
-
-/// Some thousand inputs without a fuzzer's help, the same at each run.
-#[test]
-fn noise_does_no_harm() {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut next = || {
-        // xorshift64
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    };
-    for (_, target) in TARGETS {
-        for _ in 0..500 {
-            let length = next() % 400;
-            let input: Vec<u8> = (0..length).map(|_| next() as u8).collect();
-            target(&input);
-        }
-    }
 }
