@@ -137,3 +137,6 @@ impl Device for SerialPort {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
