@@ -45,7 +45,10 @@ impl Rank {
 
 /// What KVM sees of a vCPU, from whatever CPU it looks; may be stale, which costs one wrong
 /// yield.
+///
+/// Laid out so that a walk over many finds what it asks of each in one cache line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C, align(64))]
 pub struct Vcpu {
     /// It could run but doesn't (`kvm_vcpu_dy_ready`).
     pub ready: bool,
@@ -63,12 +66,6 @@ pub struct Vcpu {
     pub spins: bool,
     /// Stock's heuristic for spinning targets (`dy_eligible`).
     pub dy_eligible: bool,
-    /// When it left its CPU, in any clock that all share (`last_host_tsc`).
-    pub off_since: u64,
-    /// Interrupts requested: bit v % 32 of word v / 32 for vector v (APIC IRR).
-    pub irr: [u32; 8],
-    /// Interrupts in service (APIC ISR).
-    pub isr: [u32; 8],
     /// The vector of its own timer (APIC LVTT).
     pub timer_vector: u8,
     /// What it does now: interrupts of a class up to this wait (APIC PPR).
@@ -77,6 +74,12 @@ pub struct Vcpu {
     pub hardware_irq: bool,
     /// Who last asked for its EOI, [`crate::ipi::Asked::word`]; 0 if EOIs aren't followed.
     pub asked: u32,
+    /// When it left its CPU, in any clock that all share (`last_host_tsc`).
+    pub off_since: u64,
+    /// Interrupts requested: bit v % 32 of word v / 32 for vector v (APIC IRR).
+    pub irr: [u32; 8],
+    /// Interrupts in service (APIC ISR).
+    pub isr: [u32; 8],
 }
 
 impl Vcpu {

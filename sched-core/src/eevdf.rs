@@ -121,14 +121,20 @@ impl Entity {
     /// does not sleep but moves, what is left of its request. The caller takes it out of
     /// the [`Average`] unless it is current.
     ///
-    /// A sleeper that is not eligible stays queued until it is or wakes up
-    /// (DELAY_DEQUEUE); that is up to the caller.
+    /// A sleeper that is not eligible stays queued instead, and competes, until it is picked
+    /// or wakes up (DELAY_DEQUEUE): up to the caller, who then calls [`Entity::end_delay`].
     pub fn leave(&mut self, avg: u64, tick: u64, sleep: bool) {
         self.vlag = self.lag(avg, tick);
         if !sleep {
             self.deadline = self.deadline.wrapping_sub(self.vruntime);
             self.rel_deadline = true;
         }
+    }
+
+    /// It left when its dequeue could be delayed no longer (`finish_delayed_dequeue_entity`
+    /// with DELAY_ZERO): its debt may be paid off by then, but nothing is owed to a sleeper.
+    pub fn end_delay(&mut self) {
+        self.vlag = self.vlag.min(0);
     }
 
     /// A new weight while queued at V = `avg` (`reweight_eevdf`): lag and what is left of

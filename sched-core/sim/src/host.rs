@@ -7,19 +7,19 @@
 mod balance;
 mod build;
 mod compare;
+mod delay;
 mod directed;
 mod fair;
 mod happen;
 mod spin;
 mod vmf;
 
-use std::collections::VecDeque;
-
 use sched_core::cascade::Vcpu;
 use sched_core::debooster::{self, Place, TaskState, Tunables};
 use sched_core::eevdf::Entity;
 use sched_core::ipi::Record;
 use sched_core::vmf as vmf_queue;
+use smallvec::SmallVec;
 
 use crate::cpuset::CpuSet;
 use crate::guest::Guest;
@@ -45,49 +45,53 @@ const NO_VM: u32 = u32::MAX;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Where {
     Asleep,
+    /// Asleep, but still queued: it owes.
+    Delayed,
     Waiting,
     Running,
 }
 
-#[derive(Debug)]
-struct Task {
-    /// While asleep; else in its queue.
-    entity: Entity,
-    place: Where,
-    cpu: u32,
-    pinned: bool,
-    class: Class,
-    /// In the class VMF.
-    vtime: u64,
-    vm: u32,
-    guest: Guest,
-    /// In `kvm_vcpu_on_spin()`.
-    in_spin: bool,
-    /// Its last IPI.
-    record: Record<RECORD_WORDS>,
-    /// Of the comparison variants: the same.
-    compare: compare::Compared,
-    yields: TaskState,
-    /// The place that it has given its own for.
-    swap: Option<(u32, Place)>,
-    yielded_to_at: Option<u64>,
-    waiting_since: u64,
-    ran_until: u64,
-    run_ns: u64,
-    delay_ns: u64,
+impl Where {
+    fn sleeps(self) -> bool {
+        matches!(self, Self::Asleep | Self::Delayed)
+    }
 }
 
+/// In the order of how often fields are looked at: an event costs the cache lines that it
+/// touches.
 #[derive(Debug)]
+#[repr(C, align(64))]
+struct Task {
+    guest: Guest,
+    cpu: u32,
+    vm: u32,
+    place: Where,
+    class: Class,
+    pinned: bool,
+    /// In `kvm_vcpu_on_spin()`.
+    in_spin: bool,
+    waiting_since: u64,
+    run_ns: u64,
+    delay_ns: u64,
+    ran_until: u64,
+    yielded_to_at: Option<u64>,
+    /// While asleep; else in its queue.
+    entity: Entity,
+    /// The place that it has given its own for.
+    swap: Option<(u32, Place)>,
+    /// Its last IPI.
+    record: Record<RECORD_WORDS>,
+    yields: TaskState,
+    /// In the class VMF.
+    vtime: u64,
+    /// Of the comparison variants: its last IPI.
+    compare: compare::Compared,
+}
+
+/// In the order of how often fields are looked at.
+#[derive(Debug)]
+#[repr(C, align(64))]
 struct Cpu {
-    root: Queue,
-    vmf: Box<vmf_queue::Queue<VMF_ROOM>>,
-    /// Since when the running task runs.
-    picked_at: u64,
-    /// The running VMF task is to make room.
-    vmf_give_way: bool,
-    /// Since when VMF keeps fair waiting, and until when fair has its floor.
-    fair_waits_since: Option<u64>,
-    fair_until: u64,
     curr: Option<TaskId>,
     /// Until when what ran is charged, and until when its guest got on.
     charged: u64,
@@ -96,9 +100,20 @@ struct Cpu {
     slice_end: u64,
     /// When its ticks come: CPUs tick at different times.
     phase: u64,
-    /// Runnable threads.
+    /// Since when the running task runs.
+    picked_at: u64,
+    /// Queued threads, and how many of them sleep.
     nr: u32,
+    delayed: u32,
     resched: bool,
+    rearm: bool,
+    /// The running VMF task is to make room.
+    vmf_give_way: bool,
+    root: Queue,
+    /// Since when VMF keeps fair waiting, and until when fair has its floor.
+    fair_waits_since: Option<u64>,
+    fair_until: u64,
+    vmf: Box<vmf_queue::Queue<VMF_ROOM>>,
     /// Of the comparison variants.
     compare: compare::OnCpu,
 }
@@ -109,32 +124,36 @@ struct Group {
     /// While nobody is in its queue.
     entity: Entity,
     queue: Queue,
+    /// Nobody is in its queue, but it is still in its CPU's: it owes.
+    delayed: bool,
 }
 
 #[derive(Debug, Default)]
 struct Lock {
     owner: Option<TaskId>,
-    waiters: VecDeque<TaskId>,
+    /// In order of arrival.
+    waiters: SmallVec<[TaskId; 4]>,
 }
 
 #[derive(Debug)]
+#[repr(C, align(64))]
 struct Vm {
     first: TaskId,
     vcpus: u32,
-    /// cpu.weight as shares: 1024 for 100.
-    shares: u64,
     /// Weight of its runnable threads.
     weight: u64,
     steps: std::sync::Arc<[Step]>,
-    spinlocks: Vec<Lock>,
-    mutexes: Vec<Lock>,
-    /// How many are at the barrier.
-    arrived: u32,
-    last_boosted: u32,
-    /// What KVM sees of each vCPU.
-    seen: Vec<Vcpu>,
     /// vCPUs whose spin exits find nobody for now.
     in_vain: Vec<TaskId>,
+    last_boosted: u32,
+    /// How many are at the barrier.
+    arrived: u32,
+    /// What KVM sees of each vCPU.
+    seen: Vec<Vcpu>,
+    spinlocks: Vec<Lock>,
+    mutexes: Vec<Lock>,
+    /// cpu.weight as shares: 1024 for 100.
+    shares: u64,
     workload: std::sync::Arc<str>,
 }
 
@@ -167,6 +186,8 @@ pub struct Host {
     costs: Costs,
     policy: Policy,
     tunables: Tunables,
+    /// Somebody is of the class VMF.
+    vmf: bool,
     cpus: Vec<Cpu>,
     groups: Vec<Group>,
     /// Of a VM on a CPU, once it was there.
@@ -176,6 +197,7 @@ pub struct Host {
     /// A CPU's next event, a CPU's next balancing, a thread's wake-up.
     timers: Timers,
     to_resched: Vec<u32>,
+    to_rearm: Vec<u32>,
     idle: CpuSet,
     overloaded: CpuSet,
     /// The last scan changed whose turn it is to be yielded to.
@@ -187,22 +209,27 @@ impl Host {
     /// Lets `ns` of virtual time pass.
     pub fn run(&mut self, ns: u64) {
         let end = self.now + ns;
-        while let Some((at, id)) = self.timers.pop() {
-            if at > end {
-                self.timers.set(id, at);
-                break;
-            }
+        self.follow_up();
+        while let Some((at, id)) = self.timers.first().filter(|(at, _)| *at <= end) {
             self.now = at;
             self.stats.events += 1;
             self.event(id as usize);
-            while let Some(cpu) = self.to_resched.pop() {
-                self.schedule(cpu as usize);
-            }
+            self.follow_up();
         }
         self.now = end;
         for cpu in 0..self.cpus.len() {
             self.sync(cpu);
             self.update_curr(cpu);
+        }
+    }
+
+    /// What an event has asked for, before time goes on.
+    fn follow_up(&mut self) {
+        while let Some(cpu) = self.to_resched.pop() {
+            self.schedule(cpu as usize);
+        }
+        while let Some(cpu) = self.to_rearm.pop() {
+            self.set_timer(cpu as usize);
         }
     }
 
@@ -236,9 +263,18 @@ impl Host {
         }
     }
 
-    /// Sets the time of a CPU's next event.
+    /// A CPU's next event may be another one: looked up when this event is over.
     fn rearm(&mut self, cpu: usize) {
-        let state = &self.cpus[cpu];
+        if !self.cpus[cpu].rearm {
+            self.cpus[cpu].rearm = true;
+            self.to_rearm.push(cpu as u32);
+        }
+    }
+
+    /// Sets the time of a CPU's next event.
+    fn set_timer(&mut self, cpu: usize) {
+        let state = &mut self.cpus[cpu];
+        state.rearm = false;
         let at = match state.curr {
             None => NEVER,
             Some(task) => {

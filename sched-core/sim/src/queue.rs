@@ -6,6 +6,7 @@
 use sched_core::debooster::{self, Level, Place};
 use sched_core::eevdf::{self, Average, Entity, Join, Pick};
 use sched_core::weight::LoadWeight;
+use smallvec::SmallVec;
 
 /// What tells the entities of a level apart.
 pub type Id = u32;
@@ -19,17 +20,20 @@ pub struct Times {
     pub base_slice: u64,
 }
 
-/// A level (`cfs_rq`).
+/// A level (`cfs_rq`). Two who wait stand in it, more elsewhere.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct Queue {
-    average: Average,
-    queued: Vec<Entity>,
-    ids: Vec<Id>,
     curr: Option<(Id, Entity)>,
-    next: Option<Id>,
-    advance: bool,
+    average: Average,
     /// Weight of all entities, the current one included.
     weight: u64,
+    next: Option<Id>,
+    advance: bool,
+    /// Tasks that sleep here, see [`Queue::delay`].
+    delayed: u32,
+    ids: SmallVec<[Id; 4]>,
+    queued: SmallVec<[Entity; 2]>,
 }
 
 impl Queue {
@@ -131,6 +135,34 @@ impl Queue {
         self.weight -= u64::from(entity.load.weight());
         self.clear_buddy(id);
         Some(entity)
+    }
+
+    /// The task `id` sleeps, but stays until it is picked or wakes up: it owes. While it is
+    /// here it competes (DELAY_DEQUEUE).
+    pub fn delay(&mut self, id: Id) {
+        self.clear_buddy(id);
+        self.delayed += 1;
+    }
+
+    /// A task of those is picked or wakes up.
+    pub fn end_delay(&mut self) {
+        self.delayed -= 1;
+    }
+
+    /// Tasks, or groups, that could run.
+    pub fn runnable(&self) -> usize {
+        self.len() - self.delayed as usize
+    }
+
+    /// `id`, which has slept here, wakes up (`requeue_delayed_entity`): what it came to be
+    /// owed meanwhile is lost (DELAY_ZERO).
+    pub fn requeue(&mut self, id: Id, times: &Times) {
+        if self.vlag(id) > 0
+            && let Some(mut entity) = self.leave(id, true, times)
+        {
+            entity.end_delay();
+            self.join(id, entity, Join::Again, times);
+        }
     }
 
     /// Charges the current entity. True if it is to be preempted for that.

@@ -1,106 +1,71 @@
 //! The queue of events: one time for each id, the earliest first.
 //!
-//! An indexed heap, so that setting the time of an id again moves its entry instead of
-//! leaving a stale one behind: each operation costs O(log ids). Times stand in the heap
-//! itself and an entry has four children, which fill a cache line: on large hosts it is
-//! lines that an event costs.
+//! A tournament: the times of eight ids fill a cache line, the earliest of each line stands
+//! in a line of the level above, and so on up to one line. Setting a time looks at a line of
+//! each level up to where the earliest stays the same, mostly the first or second. On large
+//! hosts it is lines that an event costs, and all but the lowest level's are always at hand.
 
 /// No event is set.
 pub const NEVER: u64 = u64::MAX;
 
-const CHILDREN: usize = 4;
+const WIDTH: usize = 8;
+
+/// A cache line of times in ns.
+#[derive(Debug, Clone)]
+#[repr(align(64))]
+struct Line([u64; WIDTH]);
+
+impl Line {
+    fn earliest(&self) -> u64 {
+        self.0.iter().fold(NEVER, |least, at| least.min(*at))
+    }
+}
 
 /// Times in ns by id. Equal times come in the order of their ids.
 #[derive(Debug)]
 pub struct Timers {
-    /// Time and id.
-    heap: Vec<(u64, u32)>,
-    /// Where each id stands in the heap.
-    place: Vec<u32>,
+    /// From the times of ids up to a single line.
+    levels: Vec<Vec<Line>>,
 }
-
-const ABSENT: u32 = u32::MAX;
 
 impl Timers {
     /// No event for any of `ids` ids.
     pub fn new(ids: usize) -> Self {
-        Self {
-            heap: Vec::with_capacity(ids),
-            place: vec![ABSENT; ids],
+        let mut levels = Vec::new();
+        let mut lines = ids;
+        loop {
+            lines = lines.div_ceil(WIDTH).max(1);
+            levels.push(vec![Line([NEVER; WIDTH]); lines]);
+            if lines == 1 {
+                return Self { levels };
+            }
         }
     }
 
     /// Sets the time of `id`; [`NEVER`] takes it out.
-    pub fn set(&mut self, id: u32, at: u64) {
-        let place = self.place[id as usize];
-        match (place, at) {
-            (ABSENT, NEVER) => {}
-            (ABSENT, _) => {
-                self.heap.push((at, id));
-                self.up(self.heap.len() - 1, (at, id));
+    pub fn set(&mut self, id: u32, mut at: u64) {
+        let mut index = id as usize;
+        for level in &mut self.levels {
+            let line = &mut level[index / WIDTH];
+            let before = line.earliest();
+            line.0[index % WIDTH] = at;
+            at = line.earliest();
+            if at == before {
+                return;
             }
-            (place, NEVER) => self.remove(place as usize),
-            (place, _) => self.put(place as usize, (at, id)),
+            index /= WIDTH;
         }
     }
 
-    /// Takes the earliest event out.
-    pub fn pop(&mut self) -> Option<(u64, u32)> {
-        let first = *self.heap.first()?;
-        self.remove(0);
-        Some(first)
-    }
-
-    fn remove(&mut self, place: usize) {
-        let (_, id) = self.heap[place];
-        self.place[id as usize] = ABSENT;
-        if let Some(last) = self.heap.pop()
-            && place < self.heap.len()
-        {
-            self.put(place, last);
+    /// The earliest event. It stays until its time is set anew.
+    pub fn first(&self) -> Option<(u64, u32)> {
+        let earliest = self.levels.last()?.first()?.earliest();
+        let mut index = 0;
+        for level in self.levels.iter().rev() {
+            let here = level[index].0.iter().position(|at| *at == earliest)?;
+            index = index * WIDTH + here;
         }
-    }
-
-    /// Puts an entry where another one was, and from there to its place.
-    fn put(&mut self, place: usize, entry: (u64, u32)) {
-        if place > 0 && entry < self.heap[(place - 1) / CHILDREN] {
-            self.up(place, entry);
-        } else {
-            self.down(place, entry);
-        }
-    }
-
-    fn settle(&mut self, place: usize, entry: (u64, u32)) {
-        self.heap[place] = entry;
-        self.place[entry.1 as usize] = place as u32;
-    }
-
-    fn up(&mut self, mut place: usize, entry: (u64, u32)) {
-        while place > 0 {
-            let parent = (place - 1) / CHILDREN;
-            if self.heap[parent] <= entry {
-                break;
-            }
-            self.settle(place, self.heap[parent]);
-            place = parent;
-        }
-        self.settle(place, entry);
-    }
-
-    fn down(&mut self, mut place: usize, entry: (u64, u32)) {
-        loop {
-            let first = CHILDREN * place + 1;
-            let children = first..(first + CHILDREN).min(self.heap.len());
-            let Some(least) = children.min_by_key(|child| self.heap[*child]) else {
-                break;
-            };
-            if entry <= self.heap[least] {
-                break;
-            }
-            self.settle(place, self.heap[least]);
-            place = least;
-        }
-        self.settle(place, entry);
+        (earliest != NEVER).then_some((earliest, index as u32))
     }
 }
 
@@ -124,7 +89,12 @@ mod tests {
             let mut expected: Vec<(u64, u32)> =
                 model.into_iter().filter(|(_, at)| *at != NEVER).map(|(id, at)| (at, id)).collect();
             expected.sort_unstable();
-            let found: Vec<_> = std::iter::from_fn(|| timers.pop()).collect();
+            let take = || {
+                let first = timers.first()?;
+                timers.set(first.1, NEVER);
+                Some(first)
+            };
+            let found: Vec<_> = std::iter::from_fn(take).collect();
             prop_assert_eq!(found, expected);
         }
     }

@@ -1,6 +1,6 @@
 //! Which CPU: wake-ups, pulls of a CPU that would be idle, periodic balancing.
 
-use super::{GROUP, Host, NO_VM, TaskId};
+use super::{GROUP, Host, NO_VM, TaskId, Where};
 
 /// A thread that ran less than this ago has its data in its CPU's cache
 /// (`sysctl_sched_migration_cost`).
@@ -34,8 +34,9 @@ impl Host {
         if self.is_vmf(task) {
             return self.vmf_wake_cpu(prev);
         }
+        let runnable = |cpu: usize| self.cpus[cpu].nr - self.cpus[cpu].delayed;
         let target = match waker {
-            Some(waker) if self.cpus[waker].nr < self.cpus[prev].nr => waker,
+            Some(waker) if runnable(waker) < runnable(prev) => waker,
             _ => prev,
         };
         self.idle_in_llc(target).unwrap_or(target)
@@ -79,7 +80,12 @@ impl Host {
         let movable = tasks.filter(|task| {
             let state = &self.tasks[*task as usize];
             let hot = self.now - state.ran_until < HOT_NS;
-            !state.pinned && state.swap.is_none() && cpu.curr != Some(*task) && !(keep_hot && hot)
+            let waits = state.place == Where::Waiting;
+            waits
+                && !state.pinned
+                && state.swap.is_none()
+                && cpu.curr != Some(*task)
+                && !(keep_hot && hot)
         });
         movable.min_by_key(|task| self.tasks[*task as usize].ran_until)
     }

@@ -48,6 +48,7 @@ impl Host {
                 },
                 ..policy.tunables
             },
+            vmf: scenario.vm.iter().any(|vm| vm.class == Class::Vmf),
             cpus: (0..cpus).map(|_| cpu()).collect(),
             groups: Vec::new(),
             group_of: Vec::new(),
@@ -55,6 +56,7 @@ impl Host {
             vms: Vec::new(),
             timers: Timers::new(2 * cpus + tasks),
             to_resched: Vec::new(),
+            to_rearm: Vec::new(),
             idle: CpuSet::new(cpus),
             overloaded: CpuSet::new(cpus),
             toggled: false,
@@ -168,7 +170,7 @@ impl Host {
             let steps = self.vms[self.tasks[task].vm as usize].steps.len();
             let state = &mut self.tasks[task];
             (state.cpu, state.pinned) = (cpu as u32, scenario.host.pinned);
-            state.guest.step = steps - 1;
+            state.guest.step = steps as u32 - 1;
             state.guest.wait(State::Sleep);
             let at = random.below(START_NS);
             self.timers.set((2 * cpus + task) as u32, at);
@@ -211,7 +213,9 @@ fn cpu() -> Cpu {
         slice_end: u64::MAX,
         phase: 0,
         nr: 0,
+        delayed: 0,
         resched: false,
+        rearm: false,
         compare: OnCpu::default(),
     }
 }

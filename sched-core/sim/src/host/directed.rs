@@ -80,7 +80,7 @@ impl Host {
         let queue = self.level(me);
         let (from, to) = (queue.level(me)?, queue.level(target)?);
         let gap = from.vlag.wrapping_sub(to.vlag);
-        Some((from, to, gap, queue.len() as u32))
+        Some((from, to, gap, queue.runnable() as u32))
     }
 
     pub(super) fn apply(&mut self, me: TaskId, target: TaskId, settlement: Settlement) {

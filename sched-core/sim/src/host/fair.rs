@@ -24,6 +24,7 @@ impl Host {
             self.groups.push(Group {
                 entity: Entity::new(load, self.times.base_slice),
                 queue: Queue::default(),
+                delayed: false,
             });
         }
         Some(self.group_of[slot] as usize)
@@ -65,7 +66,7 @@ impl Host {
                 self.vmf_charge(cpu, task, ns);
                 return self.set_slice_end(cpu, task);
             }
-            if self.now >= self.cpus[cpu].fair_until && !self.cpus[cpu].vmf.is_empty() {
+            if self.vmf_waits(cpu) && self.now >= self.cpus[cpu].fair_until {
                 self.resched(cpu);
             }
             let times = self.times;
@@ -96,9 +97,9 @@ impl Host {
                 (at + tick - phase).div_ceil(tick) * tick - tick + phase
             }
         };
-        let state = &mut self.cpus[cpu];
-        if !state.vmf.is_empty() {
+        if self.vmf_waits(cpu) {
             // Fair has the CPU as its floor only.
+            let state = &mut self.cpus[cpu];
             state.slice_end = state.slice_end.min(state.fair_until.max(self.now + 1));
         }
     }
@@ -150,7 +151,11 @@ impl Host {
                     .join(task, entity, Join::Again, &times);
                 let id = GROUP | group as u32;
                 let load = self.group_load(vm, group);
-                if self.groups[group].queue.len() > 1 {
+                if self.groups[group].delayed {
+                    self.groups[group].delayed = false;
+                    self.cpus[cpu].root.requeue(id, &times);
+                    self.cpus[cpu].root.reweight(id, load, &times);
+                } else if self.groups[group].queue.len() > 1 {
                     self.cpus[cpu].root.reweight(id, load, &times);
                 } else {
                     let mut entity = self.groups[group].entity;
@@ -162,7 +167,7 @@ impl Host {
         self.count(cpu, 1);
     }
 
-    /// A task leaves its CPU's queues, to `sleep` or to another one.
+    /// A task leaves its CPU's queues, to `sleep`, at once or later, or to another one.
     pub(super) fn dequeue(&mut self, task: TaskId, sleep: bool) {
         let cpu = self.tasks[task as usize].cpu as usize;
         self.update_curr(cpu);
@@ -171,7 +176,14 @@ impl Host {
             self.tasks[task as usize].place = Where::Asleep;
             return self.count(cpu, -1);
         }
-        let times = self.times;
+        if !(sleep && self.delay(task)) {
+            self.leave(task, sleep);
+        }
+    }
+
+    /// A task of the fair class leaves its CPU's queues.
+    pub(super) fn leave(&mut self, task: TaskId, sleep: bool) {
+        let (times, cpu) = (self.times, self.tasks[task as usize].cpu as usize);
         let entity = self.level(task).leave(task, sleep, &times);
         let Some(entity) = entity else { return };
         let state = &mut self.tasks[task as usize];
@@ -182,13 +194,17 @@ impl Host {
             self.vms[vm as usize].weight -= u64::from(entity.load.weight());
         }
         if let Some(group) = self.group(task, cpu) {
-            let id = GROUP | group as u32;
-            let root = &mut self.cpus[cpu].root;
-            if !self.groups[group].queue.is_empty() {
+            if self.groups[group].queue.is_empty() {
+                self.group_sleeps(group, cpu);
+            } else {
+                let id = GROUP | group as u32;
                 let load = self.group_load(vm, group);
-                self.cpus[cpu].root.reweight(id, load, &times);
-            } else if let Some(entity) = root.leave(id, sleep, &times) {
-                self.groups[group].entity = entity;
+                let root = &mut self.cpus[cpu].root;
+                root.reweight(id, load, &times);
+                if sleep {
+                    // Its request isn't used up: another one of the group has the rest.
+                    root.set_buddy(id);
+                }
             }
         }
         self.count(cpu, -1);
@@ -248,10 +264,21 @@ impl Host {
             return Some(task);
         }
         let times = self.times;
-        let id = self.cpus[cpu].root.pick(&times)?;
-        match id & GROUP {
-            0 => Some(id),
-            _ => self.groups[(id & !GROUP) as usize].queue.pick(&times),
+        loop {
+            let id = self.cpus[cpu].root.pick(&times)?;
+            let group = (id & !GROUP) as usize;
+            let task = match id & GROUP {
+                0 => id,
+                _ if self.groups[group].delayed => {
+                    self.end_group_delay(group, cpu);
+                    continue;
+                }
+                _ => self.groups[group].queue.pick(&times)?,
+            };
+            if self.tasks[task as usize].place != Where::Delayed {
+                return Some(task);
+            }
+            self.end_delay(task);
         }
     }
 

@@ -4,6 +4,7 @@ use super::spin::{CALL_VECTOR, MANY_VECTOR};
 use super::{Host, TaskId, Where};
 use crate::guest::{Guest, Happening, Held, State};
 use crate::scenario::{Action, Step};
+use crate::timers::NEVER;
 
 impl Host {
     fn guest(&mut self, task: TaskId) -> &mut Guest {
@@ -49,6 +50,8 @@ impl Host {
 
     /// A timer of a halted vCPU.
     pub(super) fn timer_fires(&mut self, task: TaskId) {
+        let id = 2 * self.cpus.len() as u32 + task;
+        self.timers.set(id, NEVER);
         if self.guest(task).state != State::Sleep {
             return;
         }
@@ -60,25 +63,31 @@ impl Host {
 
     /// Makes a halted vCPU runnable.
     fn wake(&mut self, task: TaskId, waker: Option<TaskId>) {
-        if self.tasks[task as usize].place != Where::Asleep {
+        let place = self.tasks[task as usize].place;
+        if !place.sleeps() {
             return;
         }
-        let waker = waker.map(|w| self.tasks[w as usize].cpu as usize);
-        let cpu = self.wake_cpu(task, waker);
-        let state = &mut self.tasks[task as usize];
-        state.guest.overhead += self.costs.wake;
-        if state.cpu as usize != cpu {
-            self.stats.migrations += 1;
-        }
+        self.guest(task).overhead += self.costs.wake;
         self.seen_awake(task);
-        self.enqueue(task, cpu);
+        if place == Where::Delayed {
+            self.requeue(task);
+        } else {
+            let waker = waker.map(|w| self.tasks[w as usize].cpu as usize);
+            let cpu = self.wake_cpu(task, waker);
+            if self.tasks[task as usize].cpu as usize != cpu {
+                self.stats.migrations += 1;
+            }
+            self.enqueue(task, cpu);
+        }
         self.wakeup_preempt(task);
     }
 
     /// Its handlers have run.
     fn answer(&mut self, task: TaskId) {
         self.seen_irq(task, None);
-        self.compare_eoi(task);
+        if self.policy.compare.is_some() {
+            self.compare_eoi(task);
+        }
         let mut callers = self.guest(task).answered();
         for &caller in &callers {
             let guest = self.guest(caller);
@@ -105,13 +114,13 @@ impl Host {
 
     fn step_of(&self, task: TaskId) -> Step {
         let state = &self.tasks[task as usize];
-        self.vms[state.vm as usize].steps[state.guest.step].clone()
+        self.vms[state.vm as usize].steps[state.guest.step as usize].clone()
     }
 
     /// Goes on to the next step that takes time.
     pub(super) fn next_step(&mut self, task: TaskId) {
         let vm = self.tasks[task as usize].vm as usize;
-        let steps = self.vms[vm].steps.len();
+        let steps = self.vms[vm].steps.len() as u32;
         loop {
             let guest = self.guest(task);
             guest.step += 1;
@@ -147,7 +156,7 @@ impl Host {
                 guest.wait(State::WaitMutex(lock));
                 if !self.take_free_mutex(task) {
                     let vm = self.tasks[task as usize].vm as usize;
-                    self.vms[vm].mutexes[lock as usize].waiters.push_back(task);
+                    self.vms[vm].mutexes[lock as usize].waiters.push(task);
                 }
             }
             Action::Call => return self.call(task, ns),
@@ -170,7 +179,7 @@ impl Host {
             state.owner = Some(task);
             self.hold(task, Held::Spin(lock));
         } else {
-            state.waiters.push_back(task);
+            state.waiters.push(task);
             self.guest(task).wait(State::SpinLock(lock));
         }
     }
@@ -188,7 +197,8 @@ impl Host {
         self.guest(task).irqs_off = false;
         let vm = self.tasks[task as usize].vm as usize;
         let state = &mut self.vms[vm].spinlocks[lock as usize];
-        state.owner = state.waiters.pop_front();
+        let first = !state.waiters.is_empty();
+        state.owner = first.then(|| state.waiters.remove(0));
         if let Some(next) = state.owner {
             self.touch(next);
             self.hold(next, Held::Spin(lock));
@@ -201,8 +211,8 @@ impl Host {
         let vm = self.tasks[task as usize].vm as usize;
         let state = &mut self.vms[vm].mutexes[lock as usize];
         state.owner = None;
-        if let Some(&next) = state.waiters.front()
-            && self.tasks[next as usize].place == Where::Asleep
+        if let Some(&next) = state.waiters.first()
+            && self.tasks[next as usize].place.sleeps()
         {
             self.guest(task).overhead += self.costs.send;
             self.wake(next, Some(task));

@@ -10,6 +10,11 @@ impl Host {
         self.tasks[task as usize].class == Class::Vmf
     }
 
+    /// Does somebody of the class wait on a CPU?
+    pub(super) fn vmf_waits(&self, cpu: usize) -> bool {
+        self.vmf && !self.cpus[cpu].vmf.is_empty()
+    }
+
     /// A vCPU becomes runnable on a CPU that has room.
     pub(super) fn vmf_enqueue(&mut self, task: TaskId, cpu: usize) {
         let state = &self.tasks[task as usize];
@@ -88,6 +93,9 @@ impl Host {
 
     /// Which class a CPU picks from: VMF, unless it has nobody or fair's floor is due.
     pub(super) fn vmf_pick(&mut self, cpu: usize) -> Option<TaskId> {
+        if !self.vmf {
+            return None;
+        }
         if self.fair_is_due(cpu) {
             self.cpus[cpu].fair_waits_since = None;
             self.cpus[cpu].fair_until = self.now + FAIR_RUNTIME;
