@@ -10,7 +10,7 @@ pub mod values;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Seek, SeekFrom};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -117,10 +117,6 @@ impl TryFrom<RunArgs> for Config {
     type Error = Error;
 
     fn try_from(args: RunArgs) -> Result<Self> {
-        let open = |what, path: PathBuf| {
-            let file = File::open(&path).map_err(Error::file("open", what, &path))?;
-            Ok((path, file))
-        };
         let sched = SchedConfig::try_from(&args)?;
         let Some(kernel) = args.kernel else {
             return Err(Error::Config(
@@ -141,8 +137,11 @@ impl TryFrom<RunArgs> for Config {
             Privileges::new(args.uid, args.gid, args.chroot.as_deref())?,
         )?;
         Ok(Self {
-            kernel: open("kernel", kernel)?,
-            initrd: args.initrd.map(|path| open("initrd", path)).transpose()?,
+            kernel: open_file("kernel", kernel)?,
+            initrd: args
+                .initrd
+                .map(|path| open_file("initrd", path))
+                .transpose()?,
             disks: (0..)
                 .zip(&args.disks)
                 .map(|(index, arg)| open_disk(index, arg))
@@ -160,6 +159,25 @@ impl TryFrom<RunArgs> for Config {
             stop_timeout: seconds(args.stop_timeout.unwrap_or(STOP_TIMEOUT)),
         })
     }
+}
+
+/// Opens a file that is read from any place in it, without waiting for what is none.
+fn open_file(what: &'static str, path: PathBuf) -> Result<(PathBuf, File)> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(&path)
+        .map_err(Error::file("open", what, &path))?;
+    let meta = file
+        .metadata()
+        .map_err(Error::file("look at", what, &path))?;
+    if !meta.is_file() {
+        return Err(Error::Config(format!(
+            "{what} {} is no ordinary file",
+            path.display()
+        )));
+    }
+    Ok((path, file))
 }
 
 fn open_net(arg: &NetArg) -> Result<Net> {

@@ -48,6 +48,19 @@ fn files_that_are_missing() {
 }
 
 #[test]
+fn files_that_are_no_files() {
+    let kernel = Payload::default().halt().elf();
+    let folder = tempfile::tempdir().unwrap();
+    let fifo = folder.path().join("fifo");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RUSR).unwrap();
+    for none in [folder.path(), &fifo] {
+        let text = none.to_str().unwrap();
+        assert_refused(none, &[], "no ordinary file");
+        assert_refused(kernel.path(), &["--initrd", text], "no ordinary file");
+    }
+}
+
+#[test]
 fn disks_that_are_none() {
     let kernel = Payload::default().halt().elf();
     let odd = file(1000);
