@@ -31,6 +31,7 @@ const TUNABLES: &[(&str, &[&str])] = &[
     ),
     ("/sys/kernel/directed_yield/handoff", &["0", "1", "1"]),
     ("/sys/kernel/directed_yield/advance", &["0", "1", "1"]),
+    ("/sys/kernel/directed_yield/hold_ns", &["0", "10000"]),
     (
         "/sys/kernel/directed_yield/rate_window_ns",
         &["0", "6000000"],

@@ -35,7 +35,9 @@ pub enum Variant {
     Stock,
     /// The host with the whole series.
     Patched,
-    /// As `Patched`, with lockdep and our KUnit tests, which run at boot.
+    /// As `Patched`, with our KUnit tests, which run at boot.
+    Counts,
+    /// As `Counts`, with lockdep.
     Kunit,
     /// As `Kunit`, with a checker of memory use.
     Kasan,
@@ -56,6 +58,7 @@ impl Variant {
             Self::Guest => "guest",
             Self::Stock => "stock",
             Self::Patched => "patched",
+            Self::Counts => "counts",
             Self::Kunit => "kunit",
             Self::Kasan => "kasan",
             Self::Kcsan => "kcsan",
@@ -77,9 +80,15 @@ impl Variant {
         match self {
             Self::Guest => &["guest.fragment"],
             Self::Stock | Self::Patched | Self::Compare => &["host.fragment"],
-            Self::Kasan => &["host.fragment", "kunit.fragment", "kasan.fragment"],
+            Self::Counts => &["host.fragment", "kunit.fragment"],
+            Self::Kunit | Self::Step(_) => &["host.fragment", "kunit.fragment", "lockdep.fragment"],
+            Self::Kasan => &[
+                "host.fragment",
+                "kunit.fragment",
+                "lockdep.fragment",
+                "kasan.fragment",
+            ],
             Self::Kcsan => &["host.fragment", "kcsan.fragment"],
-            Self::Kunit | Self::Step(_) => &["host.fragment", "kunit.fragment"],
             Self::Sched32 => &["sched32.fragment"],
         }
     }
@@ -91,7 +100,12 @@ impl Variant {
             Self::Stock => patches.truncate(1),
             Self::Step(count) => patches.truncate(count),
             Self::Compare => patches.extend(compare(repo)?),
-            Self::Patched | Self::Kunit | Self::Kasan | Self::Kcsan | Self::Sched32 => {}
+            Self::Patched
+            | Self::Counts
+            | Self::Kunit
+            | Self::Kasan
+            | Self::Kcsan
+            | Self::Sched32 => {}
         }
         Ok(patches)
     }
@@ -102,6 +116,7 @@ impl Variant {
         match self {
             Self::Guest => "build-guest",
             Self::Stock | Self::Patched | Self::Compare => "build-host",
+            Self::Counts => "build-counts",
             Self::Kunit | Self::Step(_) => "build-kunit",
             Self::Kasan => "build-kasan",
             Self::Kcsan => "build-kcsan",

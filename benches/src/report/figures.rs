@@ -154,6 +154,11 @@ pub const METRICS: &[Metric] = &[
         as_share: false,
     },
     Metric {
+        title: "advances/s",
+        of: |c| rate(c, "advances"),
+        as_share: false,
+    },
+    Metric {
         title: "handoffs/s",
         of: |c| rate(c, "handoffs"),
         as_share: false,

@@ -5,6 +5,7 @@
 mod error;
 mod guest;
 mod storm;
+mod switches;
 mod vm;
 mod yields;
 
@@ -28,6 +29,7 @@ use crate::vm::{ALL_BUT_SELF, Config, Place, Via, Vm};
 ///   ipi-probe ping --via mmio --vcpus 4  to all others, as a TLB shootdown
 ///   ipi-probe gap --vcpus 240            what a spin exit costs
 ///   ipi-probe storm --vcpus 8 --ms 500   all kinds, with resets and new settings
+///   ipi-probe switches                   what the scheduler costs without yields
 ///   ipi-probe yields --what race --hogs 1   two yield, a third one watches
 #[derive(Debug, Parser)]
 #[command(version, verbatim_doc_comment)]
@@ -71,6 +73,13 @@ enum Command {
         #[arg(long, default_value_t = 500)]
         ms: u64,
     },
+    /// Two threads on one CPU wake each other by turns, no VM: cycles of a round, which
+    /// is two switches, on a scheduler that nobody yields to.
+    Switches {
+        /// How many rounds.
+        #[arg(long, default_value_t = 20_000)]
+        rounds: u64,
+    },
     /// Two vCPUs yield to each other: what each thread gets, in ns of CPU time.
     Yields(yields::Args),
 }
@@ -111,6 +120,7 @@ fn run(args: &Args) -> Result<serde_json::Value, Error> {
     }
     let kvm = Kvm::new().map_err(|e| Error::setup("open /dev/kvm", e))?;
     match &args.command {
+        Command::Switches { rounds } => switches::run(*rounds),
         Command::Ping { via, vcpus, ms } => ping(&kvm, *via, *vcpus, *ms),
         Command::Gap { vcpus } => gap(&kvm, *vcpus),
         Command::Storm { vcpus, ms } => storm::run(&kvm, *vcpus, *ms),
