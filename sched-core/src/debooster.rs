@@ -34,7 +34,7 @@ use crate::weight::mul_shr;
 mod place;
 mod settle;
 
-pub use place::{HOLD_NS, Place, holds, may_advance};
+pub use place::{Place, borrower, holds, may_advance};
 pub use settle::{Host, Level, Mode, Refusal, Settlement, TaskState, Tunables, Yield, settle};
 
 /// More service than this, 73 minutes in ns, is taken for this (`YIELD_SERVICE_MAX`).

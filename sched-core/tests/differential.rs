@@ -173,6 +173,7 @@ fn defaults_are_the_kernels() {
         "DIRECTED_YIELD_PENALTY" => Mode::Penalty,
         "DIRECTED_YIELD_CREDIT" => Mode::Credit,
         "DIRECTED_YIELD_TRANSFER" => Mode::Transfer,
+        "DIRECTED_YIELD_LEND" => Mode::Lend,
         other => panic!("{other}"),
     };
     let kernel = Tunables {
@@ -180,7 +181,9 @@ fn defaults_are_the_kernels() {
         granularity_ns: number(".granularity_ns"),
         pair_window_ns: number(".pair_window_ns"),
         rate_window_ns: number(".rate_window_ns"),
+        hold_ns: number(".hold_ns"),
         advance: number(".advance") == 1,
+        lend: number(".lend") == 1,
         handoff: number(".handoff") == 1,
     };
     assert_eq!(Tunables::default(), kernel, "change Tunables::default()");

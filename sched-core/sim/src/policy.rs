@@ -117,11 +117,13 @@ impl Policy {
                 "mode" => self.mode = mode(value).ok_or_else(refused)?,
                 "handoff" => self.tunables.handoff = switch(value).ok_or_else(refused)?,
                 "advance" => self.tunables.advance = switch(value).ok_or_else(refused)?,
+                "lend" => self.tunables.lend = switch(value).ok_or_else(refused)?,
                 _ => {
                     let number = match file {
                         "granularity_ns" => &mut self.tunables.granularity_ns,
                         "pair_window_ns" => &mut self.tunables.pair_window_ns,
                         "rate_window_ns" => &mut self.tunables.rate_window_ns,
+                        "hold_ns" => &mut self.tunables.hold_ns,
                         _ => return Err(unknown()),
                     };
                     *number = value.parse().map_err(|_| refused())?;
@@ -246,6 +248,7 @@ fn mode(value: &str) -> Option<Mode> {
         "penalty" => Mode::Ours(debooster::Mode::Penalty),
         "credit" => Mode::Ours(debooster::Mode::Credit),
         "transfer" => Mode::Ours(debooster::Mode::Transfer),
+        "lend" => Mode::Ours(debooster::Mode::Lend),
         "v2" => Mode::V2,
         "v3" => Mode::V3,
         "hier" => Mode::Hier,
@@ -312,6 +315,7 @@ mod tests {
             ("/sys/kernel/directed_yield/mode", "best"),
             ("/sys/kernel/directed_yield/granularity_ns", "5"),
             ("/sys/kernel/directed_yield/handoff", "2"),
+            ("/sys/kernel/directed_yield/hold_ns", "1000001"),
             ("/sys/module/kvm/parameters/ipi_window_ns", "0"),
             ("/sys/module/kvm/parameters/yield_compare", "1"),
             ("/sys/kernel/debug/kvm/yield_ranks", "all"),

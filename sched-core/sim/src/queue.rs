@@ -229,6 +229,16 @@ impl Queue {
         })
     }
 
+    /// To whom `id` lends its turn, if it runs.
+    pub fn borrower(&mut self, id: Id, times: &Times) -> Option<Id> {
+        let (_, curr) = self.curr.as_ref().filter(|(curr, _)| *curr == id)?;
+        let buddy = self.next.filter(|next| *next != id);
+        let buddy = buddy.and_then(|next| self.ids.iter().position(|other| *other == next));
+        let average = &mut self.average;
+        let index = debooster::borrower(&self.queued, average, curr, buddy, times.tick)?;
+        Some(self.ids[index])
+    }
+
     /// Gives `id` another weight.
     pub fn reweight(&mut self, id: Id, load: LoadWeight, times: &Times) {
         let avg = self.avg();

@@ -237,6 +237,10 @@ pub struct Step {
     /// Whether interrupts are off while a spinlock is waited for and held.
     #[serde(default)]
     pub irqs_off: bool,
+    /// Who holds the lock shoots TLBs down before it lets it go: the handler's time. 0: it
+    /// doesn't.
+    #[serde(default)]
+    pub shootdown_ns: Ns,
     /// In how many of 1,000 rounds.
     #[serde(default = "always")]
     pub per_mille: Bounded<0, 1_000>,
@@ -415,6 +419,10 @@ impl Scenario {
             if barrier && step.per_mille.get() < 1_000 {
                 let what = "a barrier in some rounds only would never open".into();
                 return Err((spanned.span(), what));
+            }
+            if step.irqs_off && step.shootdown_ns.get() > 0 {
+                let what = "shootdown_ns with irqs_off: two holders would wait for each other";
+                return Err((spanned.span(), what.into()));
             }
             if !barrier && step.ns.get() == 0 {
                 return Err((spanned.span(), "a step without a time: ns = 10_000".into()));

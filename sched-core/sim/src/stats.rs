@@ -31,6 +31,8 @@ pub struct Stats {
     pub refused: u64,
     /// Targets let run ahead.
     pub advances: u64,
+    /// Turns lent to who was next.
+    pub lent: u64,
     /// Exchanges of places begun.
     pub handoffs: u64,
     /// Exchanges where the yielder followed.

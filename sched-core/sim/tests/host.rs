@@ -1,6 +1,5 @@
 //! What any host must hold, whatever runs on it.
 
-use proptest::prelude::*;
 use sched_sim::host::Host;
 use sched_sim::policy::Variant;
 use sched_sim::run;
@@ -12,13 +11,17 @@ const BUSY: &str = r#"{ do = "compute", ns = 50_000 }, { do = "spinlock", ns = 5
     { do = "call", ns = 1_000 }"#;
 
 /// Of each kind one.
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 14] = [
     "stock",
     "receiver-first",
     "penalty",
     "credit",
     "transfer",
     "advance",
+    "no-lend",
+    "with-transfer",
+    "exact-handoff",
+    "with-handoff",
     "vmfirst",
     "v2",
     "v3",
@@ -107,17 +110,21 @@ fn no_lag_is_minted_by_yields() {
     }
 }
 
-/// An exchange takes nothing from who hands off: VMs that only compute, on the CPUs where
-/// its targets wait, gain nothing from a VM that yields all the time.
+/// Neither an exchange nor a turn that is lent nor a target that runs ahead takes anything
+/// from who yields: VMs that only compute gain nothing from one that yields all the time.
 #[test]
-fn who_hands_off_keeps_its_share() {
+fn who_yields_keeps_its_share() {
     let steps = r#"{ do = "kernel", ns = 60_000 }, { do = "shootdown", ns = 2_000 }"#;
     let vms = vm(1, 8, 100, steps) + &vm(3, 8, 100, COMPUTE);
-    let host = host_of(&scenario(8, "flat", &vms), "vmfirst", 2_000);
-    let (vms, _) = host.cpu_time();
-    assert!(host.stats().handoffs > 1_000);
-    let share = share_of_first(&vms);
-    assert!((0.24..0.26).contains(&share), "{share}: {vms:?}");
+    for variant in ["vmfirst", "with-transfer", "no-lend", "with-handoff"] {
+        let host = host_of(&scenario(8, "flat", &vms), variant, 2_000);
+        let (vms, _) = host.cpu_time();
+        let stats = host.stats();
+        assert!(stats.handoffs + stats.advances > 1_000, "{variant}");
+        assert_eq!(stats.handoffs > 0, variant == "with-handoff");
+        let share = share_of_first(&vms);
+        assert!((0.24..0.26).contains(&share), "{variant}, {share}: {vms:?}");
+    }
 }
 
 /// VMs that all yield are even, also where queues are long.
@@ -125,17 +132,15 @@ fn who_hands_off_keeps_its_share() {
 fn vms_that_yield_have_equal_shares() {
     let steps = r#"{ do = "compute", ns = 60_000 }, { do = "spinlock", ns = 3_000, locks = 2 },
         { do = "shootdown", ns = 2_000 }"#;
-    let host = host_of(
-        &scenario(8, "flat", &vm(5, 8, 100, steps)),
-        "vmfirst",
-        1_000,
-    );
-    let (vms, _) = host.cpu_time();
-    let least = *vms.iter().min().unwrap() as f64 / vms.iter().sum::<u64>() as f64;
-    assert!(
-        host.stats().handoffs > 10_000 && least > 0.97 / 5.0,
-        "{vms:?}"
-    );
+    for variant in ["vmfirst", "with-handoff"] {
+        let scenario = scenario(8, "flat", &vm(5, 8, 100, steps));
+        let host = host_of(&scenario, variant, 1_000);
+        let (vms, _) = host.cpu_time();
+        let least = *vms.iter().min().unwrap() as f64 / vms.iter().sum::<u64>() as f64;
+        let stats = host.stats();
+        assert!(stats.handoffs + stats.advances > 10_000, "{variant}");
+        assert!(least > 0.97 / 5.0, "{variant}: {vms:?}");
+    }
 }
 
 #[test]
@@ -218,7 +223,7 @@ fn check_host(case: Case) {
     );
     assert!(spin <= run, "{case:?}");
     // Designs that may stand still: docs/simulator.md.
-    let may_stop = ["receiver-first", "v3"].contains(&variant);
+    let may_stop = ["receiver-first", "v2", "v3"].contains(&variant);
     let moves = may_stop || host.work().iter().all(|(_, rounds)| *rounds > 0);
     assert!(moves, "{case:?}: {:?}", host.work());
 }
@@ -228,21 +233,31 @@ fn hosts_that_once_failed_hold() {
     FAILED.into_iter().for_each(check_host);
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 32,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
-
-    /// What [`check_host`] says holds for any host. Its input is all there is to a failure:
-    /// add it to [`FAILED`].
-    #[test]
-    fn cpu_time_is_kept_and_all_move(
-        cpus in 1u64..12, vms in 1u64..5, vcpus in 1u64..9,
-        layout in prop::sample::select(vec!["flat", "vm", "vcpu"]),
-        variant in prop::sample::select(NAMES.to_vec()),
-    ) {
-        check_host((cpus, vms, vcpus, layout, variant));
+/// All hosts up to 11 CPUs, 4 VMs and 8 vCPUs of each, in every layout, under every variant.
+fn all_cases() -> Vec<Case<'static>> {
+    let mut cases = Vec::new();
+    for variant in NAMES {
+        for layout in ["flat", "vm", "vcpu"] {
+            for cpus in 1..12 {
+                for vms in 1..5 {
+                    cases.extend((1..9).map(|vcpus| (cpus, vms, vcpus, layout, variant)));
+                }
+            }
+        }
     }
+    cases
+}
+
+/// One in 211 of all, which is a prime, so that each value of each is among them. Equal
+/// seeds make equal hosts, so what holds today holds tomorrow.
+#[test]
+fn cpu_time_is_kept_and_all_move() {
+    all_cases().into_iter().step_by(211).for_each(check_host);
+}
+
+#[test]
+#[ignore = "14,784 hosts, 2 minutes: after a change of a policy"]
+fn cpu_time_is_kept_and_all_move_everywhere() {
+    use rayon::prelude::*;
+    all_cases().into_par_iter().for_each(check_host);
 }

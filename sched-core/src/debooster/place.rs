@@ -1,4 +1,5 @@
-//! A target on another runqueue: exchange places with it, or let it run ahead.
+//! A yield without a payment: let the target run ahead, lend it the yielder's turn, or
+//! exchange places with it.
 //!
 //! *Handoff*: Y burns its CPU anyway, so T takes Y's place there, and Y, when it is switched
 //! out, the one where T waited. A place is a lag and what is left of a request, both as
@@ -9,9 +10,14 @@
 //! *Advance*: T runs where it is although it is not eligible, within the bound that holds
 //! for a yielder's debt. Nothing is minted: its lag becomes negative by running. As in an
 //! exchange Y forfeits nothing: it is charged for what it spins.
+//!
+//! *Lend*: T being elsewhere, Y's turn goes to who is next on Y's CPU, who runs ahead in the
+//! same way ([`borrower`]). Y's lag grows meanwhile, so that it is soon picked again. In mode
+//! lend T borrows Y's turn on one runqueue too, and no vruntime is ever moved; if T may not
+//! run ahead, Y lends to who is next.
 
 use crate::debooster;
-use crate::eevdf::Entity;
+use crate::eevdf::{self, Average, Entity, Pick};
 
 /// Where an entity stands in its queue (`struct sched_yield_place`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,18 +71,42 @@ impl Place {
     }
 }
 
-/// Who was picked less than this ago, ns of service, keeps its CPU against yields from other
-/// CPUs (`YIELD_HOLD_NS`). Some switches and a few interrupt handlers long.
-pub const HOLD_NS: u64 = 10_000;
-
-/// Does the current task of T's CPU, which has run for `ran` ns since it was picked, keep it
-/// for now (`directed_yield_resched`)? The hint stays, and the next yield asks again.
+/// Does the current task of T's CPU, which has run for `ran` ns of service since it was
+/// picked, keep it against a yield from another CPU (`curr_is_held`)? `hold`: ns, see
+/// [`Tunables::hold_ns`](debooster::Tunables::hold_ns). The hint stays, and the next yield
+/// asks again.
 ///
 /// Without that, where two vCPUs share a CPU and the rest of their VMs spin on CPUs of their
 /// own, every spin exit has one of the two pre-empt the other, and once spin exits come more
 /// often than a switch takes, neither gets through a switch.
-pub fn holds(ran: u64) -> bool {
-    ran < HOLD_NS
+pub fn holds(ran: u64, hold: u64) -> bool {
+    ran < hold
+}
+
+/// To whom Y, the current entity `curr`, lends its turn, of those `queued` beside it
+/// (`yield_lend_to`): the buddy that is there already, else who would run if Y slept; in
+/// order of arrival as in [`eevdf::pick`]. `None`: nobody is there, or it owes more than
+/// [`may_advance`] lets it. Y asks on its own level first and goes up while there is `None`.
+///
+/// `average` is the queue's, with V asked for; `tick` in ns. The caller sees to it that who
+/// sleeps in its queue (DELAY_DEQUEUE) borrows nothing.
+pub fn borrower(
+    queued: &[Entity],
+    average: &mut Average,
+    curr: &Entity,
+    buddy: Option<usize>,
+    tick: u64,
+) -> Option<usize> {
+    let next = match (buddy, eevdf::pick(queued, average, None)) {
+        (Some(index), _) | (None, Some(Pick::Queued(index))) => index,
+        _ => return None,
+    };
+    let entity = queued.get(next)?;
+    let vlag = average
+        .avg_vruntime(Some(curr))
+        .wrapping_sub(entity.vruntime) as i64;
+    let lag = debooster::lag(vlag, entity.load.weight());
+    may_advance(lag, entity.slice, tick).then_some(next)
 }
 
 /// May an entity run although it is not eligible (`entity_may_advance`)? While it owes no

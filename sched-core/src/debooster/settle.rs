@@ -16,6 +16,9 @@ pub enum Mode {
     Credit,
     /// Y pays to T, nobody else gains or pays.
     Transfer,
+    /// No service changes hands: T runs ahead, and pays by that itself
+    /// ([`debooster::borrower`]).
+    Lend,
 }
 
 /// The files of `/sys/kernel/directed_yield`, all in ns.
@@ -31,8 +34,13 @@ pub struct Tunables {
     /// In the modes penalty and credit a task settles once in this time: up to 10^9, 0 for
     /// no limit. Transfer needs none: debt bounds it.
     pub rate_window_ns: u64,
+    /// Who was picked less than this ago keeps its CPU against yields from other CPUs: up to
+    /// 10^6, 0 for never. Some switches and a few interrupt handlers long.
+    pub hold_ns: u64,
     /// A target on another CPU may run there although it is not eligible.
     pub advance: bool,
+    /// With a target on another CPU, the yielder's turn goes to who is next on its own.
+    pub lend: bool,
     /// A yielder and a target on another CPU exchange their places.
     pub handoff: bool,
 }
@@ -41,12 +49,14 @@ impl Default for Tunables {
     /// The kernel's defaults (`directed_yield_sysfs.c`).
     fn default() -> Self {
         Self {
-            mode: Mode::Transfer,
+            mode: Mode::Lend,
             granularity_ns: 0,
             pair_window_ns: 600_000,
             rate_window_ns: 6_000_000,
+            hold_ns: 10_000,
             advance: true,
-            handoff: true,
+            lend: true,
+            handoff: false,
         }
     }
 }
@@ -63,6 +73,9 @@ impl Tunables {
         }
         if self.rate_window_ns > 1_000_000_000 {
             return Err("rate_window_ns is at most 1000000000");
+        }
+        if self.hold_ns > 1_000_000 {
+            return Err("hold_ns is at most 1000000");
         }
         Ok(())
     }
@@ -193,7 +206,7 @@ pub enum Settlement {
 /// Why nothing was settled: the yield is then a stock one, with its forfeit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Refusal {
-    /// The mode is off or plain.
+    /// The mode is off, plain or lend.
     Mode,
     /// The two do not compete on one level (`refused_level`).
     Level,
@@ -232,7 +245,7 @@ pub fn settle(
     let need = total_need(y.to);
     let amount = need + debooster::margin(y.n, gran, to.slice, damped);
     let settlement = match tunables.mode {
-        Mode::Off | Mode::Plain => return Err(Refusal::Mode),
+        Mode::Off | Mode::Plain | Mode::Lend => return Err(Refusal::Mode),
         Mode::Penalty => Settlement::Penalty {
             virtual_ns: debooster::penalty(from.load.calc_delta_fair(gran), y.gap, y.n, damped),
         },

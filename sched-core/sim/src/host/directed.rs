@@ -3,7 +3,7 @@
 
 use sched_core::debooster::{self, Level, Mode as CoreMode, Place, Settlement, Tunables, Yield};
 
-use super::{Host, TaskId, Where};
+use super::{GROUP, Host, TaskId, Where};
 use crate::policy::Mode;
 use crate::scenario::Layout;
 
@@ -21,8 +21,17 @@ impl Host {
         if cpu != other {
             return self.yield_across(me, target);
         }
-        let settles = !matches!(mode, CoreMode::Off | CoreMode::Plain);
-        if !settles || !self.settle(me, target) {
+        let settled = match mode {
+            CoreMode::Off | CoreMode::Plain => false,
+            CoreMode::Lend => {
+                if !self.advance(target) {
+                    self.lend(me);
+                }
+                true
+            }
+            _ => self.settle(me, target),
+        };
+        if !settled {
             self.forfeit(me);
         }
     }
@@ -99,28 +108,66 @@ impl Host {
 
     /// The target waits on another CPU.
     fn yield_across(&mut self, me: TaskId, target: TaskId) {
+        let other = self.tasks[target as usize].cpu as usize;
         let Tunables {
             mode,
             handoff,
             advance,
+            lend,
             ..
         } = self.tunables;
-        let (handoff, advance) = match mode {
-            CoreMode::Off => (false, false),
-            _ => (handoff, advance),
-        };
+        if mode == CoreMode::Off {
+            self.forfeit(me);
+            return self.resched(other);
+        }
         if handoff && self.hand_off(me, target) {
             return;
         }
-        let other = self.tasks[target as usize].cpu as usize;
         self.update_curr(other);
-        if !(advance && self.advance(target)) {
+        let mut settled = advance && self.advance(target);
+        if lend {
+            self.lend(me);
+            settled = true;
+        }
+        if !settled {
             self.forfeit(me);
         }
-        let ran = self.now - self.cpus[other].picked_at;
-        let holds = mode != CoreMode::Off && debooster::holds(ran);
-        if !holds && (!advance || self.would_win(target)) {
+        if !self.held(other) && (!advance || self.would_win(target)) {
             self.resched(other);
+        }
+    }
+
+    /// Has a CPU's task run for too short a time to be pre-empted by a yield?
+    fn held(&self, cpu: usize) -> bool {
+        let ran = self.now - self.cpus[cpu].picked_at;
+        let fair = self.cpus[cpu].curr.is_some_and(|curr| !self.is_vmf(curr));
+        fair && debooster::holds(ran, self.tunables.hold_ns)
+    }
+
+    /// The yielder's turn goes to who is next on the lowest of its levels where there is
+    /// somebody.
+    fn lend(&mut self, me: TaskId) {
+        let (times, cpu) = (self.times, self.tasks[me as usize].cpu as usize);
+        let group = self.group(me, cpu);
+        let levels = [
+            group.map(|group| (Some(group), me)),
+            Some((None, group.map_or(me, |group| GROUP | group as u32))),
+        ];
+        for (group, id) in levels.into_iter().flatten() {
+            let Some(to) = self.queue(group, cpu).borrower(id, &times) else {
+                continue;
+            };
+            let sleeps = match to & GROUP {
+                0 => self.tasks[to as usize].place == Where::Delayed,
+                _ => self.groups[(to & !GROUP) as usize].delayed,
+            };
+            if !sleeps {
+                let queue = self.queue(group, cpu);
+                queue.set_buddy(to);
+                queue.let_advance(to);
+                self.stats.lent += 1;
+                return;
+            }
         }
     }
 

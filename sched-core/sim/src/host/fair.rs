@@ -12,7 +12,7 @@ const NO_GROUP: u32 = u32::MAX;
 
 impl Host {
     /// A task's group on a CPU, made when it is first needed; `None` on the top level.
-    fn group(&mut self, task: TaskId, cpu: usize) -> Option<usize> {
+    pub(super) fn group(&mut self, task: TaskId, cpu: usize) -> Option<usize> {
         let vm = self.tasks[task as usize].vm;
         if vm == NO_VM || self.layout == Layout::Flat {
             return None;
@@ -33,7 +33,13 @@ impl Host {
     /// The level that a task competes on where it is.
     pub(super) fn level(&mut self, task: TaskId) -> &mut Queue {
         let cpu = self.tasks[task as usize].cpu as usize;
-        match self.group(task, cpu) {
+        let group = self.group(task, cpu);
+        self.queue(group, cpu)
+    }
+
+    /// A group's queue, or a CPU's.
+    pub(super) fn queue(&mut self, group: Option<usize>, cpu: usize) -> &mut Queue {
+        match group {
             Some(group) => &mut self.groups[group].queue,
             None => &mut self.cpus[cpu].root,
         }

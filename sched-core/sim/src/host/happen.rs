@@ -94,7 +94,7 @@ impl Host {
             guest.missing = guest.missing.saturating_sub(1);
             if guest.missing == 0 && guest.state == State::SpinAnswers {
                 self.touch(caller);
-                self.next_step(caller);
+                self.done(caller);
                 self.touched(caller);
             }
         }
@@ -102,8 +102,15 @@ impl Host {
         self.guest(task).callers = callers;
     }
 
-    /// The work of a step is done.
+    /// The work of a step is done, or its answers are there.
     fn done(&mut self, task: TaskId) {
+        let guest = self.guest(task);
+        if guest.held.is_some() && guest.state == State::Run {
+            let ns = self.step_of(task).shootdown_ns.get();
+            if ns > 0 && self.shoot_down(task, ns) {
+                return;
+            }
+        }
         match self.guest(task).held.take() {
             Some(Held::Spin(lock)) => self.release_spin(task, lock),
             Some(Held::Mutex(lock)) => self.release_mutex(task, lock),
