@@ -4,8 +4,10 @@ use std::hint::black_box;
 use std::sync::atomic::AtomicU32;
 
 use sched_core::cascade::{Ranks, Vcpu, cascade};
-use sched_core::debooster::{Host, Level, Place, Settlement, TaskState, Tunables, Yield, settle};
-use sched_core::eevdf::Entity;
+use sched_core::debooster::{
+    self, Host, Level, Mode, Place, Settlement, TaskState, Tunables, Yield, settle,
+};
+use sched_core::eevdf::{Average, Entity};
 use sched_core::ipi::{Asked, Awaited, Record};
 use sched_core::scan::{YieldTo, scan};
 use sched_core::vmf::{Kind, Queue, Task};
@@ -44,6 +46,9 @@ pub const ALL: &[Work] = &[
     work("stock's scan, 4,096 vCPUs, nobody to take", |seed| {
         net(seed, 4096)
     }),
+    work("advance: may the target run", advance),
+    work("lend: who borrows, of 1", |seed| lend(seed, 1)),
+    work("lend: who borrows, of 8", |seed| lend(seed, 8)),
     work("transfer: decide and apply, one level", |seed| {
         transfer(seed, 1)
     }),
@@ -194,7 +199,11 @@ fn transfer(seed: u64, levels: usize) -> Call {
     let lacks = (seed % 500_000) as i64 + 1;
     let (from, to) = (vec![level(lacks); levels], vec![level(-lacks); levels]);
     let mut entities = [Entity::new(LoadWeight::from_nice(0), HOST.base_slice); 2];
-    let (mut state, tunables) = (TaskState::default(), Tunables::default());
+    let mut state = TaskState::default();
+    let tunables = Tunables {
+        mode: Mode::Transfer,
+        ..Tunables::default()
+    };
     Box::new(move || {
         let pair = Yield {
             from: &from,
@@ -211,6 +220,44 @@ fn transfer(seed: u64, levels: usize) -> Call {
             });
         }
         entities[0].vruntime
+    })
+}
+
+/// `count` nice-0 entities that wait, and what their queue knows of them.
+fn waiting(seed: u64, count: usize) -> (Vec<Entity>, Average) {
+    let (mut seed, mut average) = (seed, Average::default());
+    let mut entity = |_| {
+        let mut entity = Entity::new(LoadWeight::from_nice(0), HOST.base_slice);
+        entity.vruntime = random(&mut seed) % 2_000_000;
+        entity.deadline += entity.vruntime;
+        average.add(&entity);
+        entity
+    };
+    let entities = (0..count).map(&mut entity).collect();
+    (entities, average)
+}
+
+fn advance(seed: u64) -> Call {
+    let (entities, mut average) = waiting(seed, 2);
+    Box::new(move || {
+        let [target, curr] = black_box(&entities)[..] else {
+            return 0;
+        };
+        let vlag = average
+            .avg_vruntime(Some(&curr))
+            .wrapping_sub(target.vruntime) as i64;
+        let lag = debooster::lag(vlag, target.load.weight());
+        u64::from(debooster::may_advance(lag, target.slice, HOST.tick))
+    })
+}
+
+fn lend(seed: u64, count: usize) -> Call {
+    let (entities, mut average) = waiting(seed, count);
+    let curr = Entity::new(LoadWeight::from_nice(0), HOST.base_slice);
+    Box::new(move || {
+        let queued = black_box(&entities);
+        let to = debooster::borrower(queued, &mut average, &curr, None, HOST.tick);
+        to.map_or(0, |index| index as u64)
     })
 }
 

@@ -3,15 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use dense_bench::results::Results;
-use toml::Spanned;
+use dense_bench::results::{Cell, Results};
 
 use crate::policy::{Policy, Variant};
 use crate::run;
 use crate::scenario::Scenario;
-use crate::tables::{Setting, ratio, values};
+use crate::tables::{self, Setting, ratio, setting, values};
 use crate::{Error, Result};
 
 /// How far a simulated ratio may be from the measured one.
@@ -19,12 +18,36 @@ const TOLERANCE: f64 = 0.15;
 /// Ratios closer than this have no order.
 const TIE: f64 = 0.03;
 
+/// The cells of several files whose workload has a scenario in `folder`; of equal ones the
+/// last.
+pub fn merge(all: Vec<Results>, folder: &Path) -> Result<Results> {
+    let mut all = all.into_iter();
+    let none = || Error::Invalid("nothing that was measured".into());
+    let mut merged = all.next().ok_or_else(none)?;
+    let rest: Vec<Cell> = all.flat_map(|results| results.cells).collect();
+    let first = std::mem::take(&mut merged.cells);
+    for cell in first.into_iter().chain(rest) {
+        if !scenario(folder, &cell.workload).exists() {
+            continue;
+        }
+        let which = |c: &Cell| (setting(c), c.variant.clone(), c.seed);
+        let key = which(&cell);
+        merged.cells.retain(|other| which(other) != key);
+        merged.cells.push(cell);
+    }
+    Ok(merged)
+}
+
+fn scenario(folder: &Path, workload: &str) -> PathBuf {
+    folder.join(format!("{workload}.toml"))
+}
+
 /// Runs every measured setting whose workload has a scenario in `folder`, with the measured
 /// variants. `done` is told after each setting.
 pub fn simulate(measured: &Results, folder: &Path, seeds: u64, done: impl Fn()) -> Result<Results> {
     let mut all: Option<Results> = None;
     for ((workload, layout, guests, vcpus, cpus), variants) in values(measured) {
-        let path = folder.join(format!("{workload}.toml"));
+        let path = scenario(folder, &workload);
         if !path.exists() {
             continue;
         }
@@ -57,36 +80,27 @@ pub fn simulate(measured: &Results, folder: &Path, seeds: u64, done: impl Fn()) 
     Ok(all)
 }
 
-/// Those of the measured variants whose switches the simulator knows: from what was written
-/// to the host's files, or, in results older than that, by name.
+/// Those of the measured variants whose switches the simulator knows, by what was written to
+/// the host's files.
 fn measured_variants(
     measured: &Results,
     of: &BTreeMap<&str, BTreeMap<u64, f64>>,
 ) -> Vec<(Variant, Policy)> {
     let known = |name: &&str| {
         let cell = measured.cells.iter().find(|c| c.variant == **name)?;
-        let variant = Variant::of_cell(name, &cell.options);
-        let mut variant = variant.or_else(|| Variant::named(current(name), &[]))?;
-        variant.name = Spanned::new(0..0, name.to_string());
+        let variant = Variant::of_cell(name, &cell.options)?;
         let policy = variant.policy().ok()?;
         Some((variant, policy))
     };
     of.keys().filter_map(known).collect()
 }
 
-/// What is called so today: the first figures have a name of their own.
-fn current(name: &str) -> &str {
-    match name {
-        "handoff" => "exact-handoff",
-        name => name,
-    }
-}
-
 /// A row for each setting and variant that both have.
 pub fn table(measured: &Results, simulated: &Results) -> String {
     let (real, model) = (values(measured), values(simulated));
     let mut out = String::from(
-        "| VMs x vCPUs on CPUs | variant | measured | simulated | off by |\n|---|---|---|---|---|\n",
+        "| VMs x vCPUs on CPUs | variant | measured (seeds) | simulated | off by |\n\
+         |---|---|---|---|---|\n",
     );
     let (mut rows, mut close, mut pairs, mut ordered) = (0, 0, 0, 0);
     for (setting, variants) in &real {
@@ -98,6 +112,7 @@ pub fn table(measured: &Results, simulated: &Results) -> String {
             let (Some(real), Some(model)) = (ratio(variants, variant), ratio(of, variant)) else {
                 continue;
             };
+            let seeds = tables::pairs(variants, variant).len();
             let off = model / real - 1.0;
             let miss = if off.abs() > TOLERANCE {
                 " **miss**"
@@ -109,7 +124,7 @@ pub fn table(measured: &Results, simulated: &Results) -> String {
             // Writing to a String does not fail.
             let _ = writeln!(
                 out,
-                "| {name} | {variant} | x{real:.2} | x{model:.2} | {off:+.0} %{miss} |"
+                "| {name} | {variant} | x{real:.2} ({seeds}) | x{model:.2} | {off:+.0} %{miss} |"
             );
             ratios.push((real, model));
         }
@@ -145,6 +160,27 @@ fn order(ratios: &[(f64, f64)]) -> (u32, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_equal_cells_the_last_counts_and_only_what_can_be_simulated() {
+        let run = |workload: &str, value| {
+            let text = format!(
+                "name = \"t\"\nwindow_ms = 1\nvariants = [\"stock\"]\n[host]\ncpus = 1\n\
+                 [[vm]]\nvcpus = 1\nworkload = \"{workload}\"\n\
+                 steps = [{{ do = \"compute\", ns = 1000 }}]\n"
+            );
+            let mut results = run::run(&Scenario::parse(&text, "t").unwrap(), 1, || ());
+            results.cells[0].value = value;
+            results
+        };
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(scenario(folder.path(), "w"), "").unwrap();
+        let all = vec![run("w", 1.0), run("unknown", 2.0), run("w", 3.0)];
+        let merged = merge(all, folder.path()).unwrap();
+        let values: Vec<f64> = merged.cells.iter().map(|c| c.value).collect();
+        assert_eq!(values, [3.0]);
+        assert!(merge(Vec::new(), folder.path()).is_err());
+    }
 
     #[test]
     fn ties_have_no_order_and_wrong_ones_are_counted() {

@@ -12,15 +12,8 @@ use crate::{Error, Result, calibrate, tables};
 
 /// Where the results are.
 const RESULTS: &str = "benches/results";
-/// Tables of what was measured beside what the model made of it: the table's name, both files.
-const CALIBRATED: [(&str, &str, &str); 2] = [
-    ("calibration", "calibrated.json", "sim-calibrate.json"),
-    (
-        "first figures",
-        "first-figures.json",
-        "sim-calibrate-first.json",
-    ),
-];
+/// What was measured, and what the model made of it.
+const CALIBRATED: [&str; 2] = ["calibrated.json", "sim-calibrate.json"];
 /// What an event costs.
 const SCALE: &str = "sim-scale.json";
 /// Tables of variants: each from `sim-NAME.json`.
@@ -74,11 +67,9 @@ fn page(
 fn simulator(folder: &Path, page: &str) -> Result<String> {
     let load =
         |name: &str| Results::load(&folder.join(name)).map_err(|e| Error::Invalid(e.to_string()));
-    let mut page = page.to_string();
-    for (name, measured, simulated) in CALIBRATED {
-        let table = calibrate::table(&load(measured)?, &load(simulated)?);
-        page = tables::replace(&page, name, &table)?;
-    }
+    let [measured, simulated] = CALIBRATED;
+    let table = calibrate::table(&load(measured)?, &load(simulated)?);
+    let mut page = tables::replace(page, "calibration", &table)?;
     for name in FINDINGS {
         let results = load(&format!("sim-{name}.json"))?;
         page = tables::replace(&page, name, &tables::compare(&results))?;

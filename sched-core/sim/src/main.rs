@@ -40,9 +40,13 @@ enum Command {
     },
     /// Simulate what the testbed has measured, and compare
     Calibrate {
-        /// What was measured: a results.json of the testbed
+        /// What was measured: results.json of the testbed; of a cell that several have the
+        /// last one counts
         #[arg(default_value = "benches/results/calibrated.json")]
-        measured: PathBuf,
+        measured: Vec<PathBuf>,
+        /// Where all cells that were measured go, in one file
+        #[arg(long)]
+        merged: Option<PathBuf>,
         /// Where WORKLOAD.toml of each workload is
         #[arg(long, default_value = "sched-core/sim/scenarios/calibrate")]
         scenarios: PathBuf,
@@ -88,10 +92,14 @@ fn main() -> ExitCode {
         } => run_file(&scenario, out.as_deref(), seeds),
         Command::Calibrate {
             measured,
+            merged,
             scenarios,
             out,
             seeds,
-        } => calibrate_file(&measured, &scenarios, out.as_deref(), seeds),
+        } => {
+            let to = [merged.as_deref(), out.as_deref()];
+            calibrate_files(&measured, &scenarios, to, seeds)
+        }
         Command::Scale { out, plot } => measure_scale(out.as_deref(), plot.as_deref()),
         Command::Docs { root, check } => docs::write(&root, check),
         Command::Check { scenario } => Scenario::load(&scenario).map(|s| {
@@ -128,9 +136,17 @@ fn run_file(path: &Path, out: Option<&Path>, seeds: Option<u64>) -> Result<()> {
     Ok(())
 }
 
-fn calibrate_file(from: &Path, folder: &Path, out: Option<&Path>, seeds: u64) -> Result<()> {
-    let measured = load(from)?;
+fn calibrate_files(
+    from: &[PathBuf],
+    folder: &Path,
+    [merged, out]: [Option<&Path>; 2],
+    seeds: u64,
+) -> Result<()> {
+    let measured: Result<Vec<Results>> = from.iter().map(|path| load(path)).collect();
+    let measured = calibrate::merge(measured?, folder)?;
+    writable(merged)?;
     writable(out)?;
+    save(&measured, merged)?;
     let bar = progress(tables::values(&measured).len() as u64);
     let simulated = calibrate::simulate(&measured, folder, seeds, || bar.inc(1))?;
     bar.finish_and_clear();

@@ -45,7 +45,8 @@ pub fn ratio(of: &BTreeMap<&str, BTreeMap<u64, f64>>, variant: &str) -> Option<f
     Some(other / base).filter(|r| r.is_finite())
 }
 
-fn pairs(of: &BTreeMap<&str, BTreeMap<u64, f64>>, variant: &str) -> Vec<(f64, f64)> {
+/// Stock's value and `variant`'s, of each seed that both have.
+pub fn pairs(of: &BTreeMap<&str, BTreeMap<u64, f64>>, variant: &str) -> Vec<(f64, f64)> {
     let (Some(base), Some(other)) = (of.get(BASE), of.get(variant)) else {
         return Vec::new();
     };
