@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{CellSpec, Pv, fair};
+use crate::spec::{CellSpec, fair};
 use crate::truth::Wait;
 use crate::{Error, Result};
 
@@ -244,12 +244,9 @@ fn die_with_us() -> std::io::Result<()> {
     Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
 }
 
-/// What a VMM is told only where a cell is unusual.
+/// What a cell says of its guests' vCPUs.
 fn options(spec: &CellSpec) -> Vec<&str> {
-    let mut options = Vec::new();
-    if spec.pv != Pv::None {
-        options.extend(["--pv", spec.pv.name()]);
-    }
+    let mut options = vec!["--pv", spec.pv.name()];
     if spec.class != fair() {
         // Never another class under this one's name.
         options.extend(["--vcpu-class", &spec.class, "--vcpu-class-strict"]);

@@ -90,7 +90,8 @@ pub enum Pinning {
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pv {
-    /// None that a guest uses: `nopv` on its command line.
+    /// None, and the guest does not know that it is one: Linux takes the locks of metal.
+    /// `nopv` is on its command line, too.
     #[default]
     None,
     /// What QEMU offers by default.

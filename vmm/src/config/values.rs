@@ -231,7 +231,7 @@ impl fmt::Display for Size {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pv {
-    /// No feature, and no sign of KVM
+    /// No feature, and no sign that the guest is one
     None,
     /// What QEMU offers by default: clock, steal time, asynchronous page faults, EOI without exit
     Qemu,

@@ -138,6 +138,16 @@ impl Payload {
             .code(&[0x88, 0xd8, 0xee]) // mov al, bl; out dx, al
     }
 
+    /// Prints the highest bit of CPUID's ECX for this leaf, 0 or 1.
+    pub fn print_cpuid_ecx_31(self, leaf: u32) -> Self {
+        self.code(&[0xb8])
+            .code(&leaf.to_le_bytes()) // mov eax, leaf
+            .code(&[0x31, 0xc9, 0x0f, 0xa2]) // xor ecx, ecx; cpuid
+            .code(&[0xc1, 0xe9, 31]) // shr ecx, 31
+            .port(COM1)
+            .code(&[0x89, 0xc8, 0x04, b'0', 0xee]) // mov eax, ecx; add al, '0'; out dx, al
+    }
+
     /// Has KVM keep the vCPU's steal time at `address`.
     pub fn enable_steal_time(self, address: u32) -> Self {
         self.code(&[0xb9])
