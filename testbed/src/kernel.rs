@@ -35,9 +35,7 @@ pub enum Variant {
     Stock,
     /// The host with the whole series.
     Patched,
-    /// As `Patched`, with our KUnit tests, which run at boot.
-    Counts,
-    /// As `Counts`, with lockdep.
+    /// As `Patched`, with lockdep and our KUnit tests, which run at boot.
     Kunit,
     /// As `Kunit`, with a checker of memory use.
     Kasan,
@@ -58,7 +56,6 @@ impl Variant {
             Self::Guest => "guest",
             Self::Stock => "stock",
             Self::Patched => "patched",
-            Self::Counts => "counts",
             Self::Kunit => "kunit",
             Self::Kasan => "kasan",
             Self::Kcsan => "kcsan",
@@ -80,7 +77,6 @@ impl Variant {
         match self {
             Self::Guest => &["guest.fragment"],
             Self::Stock | Self::Patched | Self::Compare => &["host.fragment"],
-            Self::Counts => &["host.fragment", "kunit.fragment"],
             Self::Kunit | Self::Step(_) => &["host.fragment", "kunit.fragment", "lockdep.fragment"],
             Self::Kasan => &[
                 "host.fragment",
@@ -100,12 +96,7 @@ impl Variant {
             Self::Stock => patches.truncate(1),
             Self::Step(count) => patches.truncate(count),
             Self::Compare => patches.extend(compare(repo)?),
-            Self::Patched
-            | Self::Counts
-            | Self::Kunit
-            | Self::Kasan
-            | Self::Kcsan
-            | Self::Sched32 => {}
+            Self::Patched | Self::Kunit | Self::Kasan | Self::Kcsan | Self::Sched32 => {}
         }
         Ok(patches)
     }
@@ -116,7 +107,6 @@ impl Variant {
         match self {
             Self::Guest => "build-guest",
             Self::Stock | Self::Patched | Self::Compare => "build-host",
-            Self::Counts => "build-counts",
             Self::Kunit | Self::Step(_) => "build-kunit",
             Self::Kasan => "build-kasan",
             Self::Kcsan => "build-kcsan",
