@@ -14,20 +14,20 @@ const PACKAGE: &str = "linux-image-6.12-cloud-amd64";
 /// What the guest needs and Debian has as modules.
 const MODULES: &[&str] = &["virtio_mmio", "virtio_blk", "virtio_net", "virtio_rng"];
 /// From the package busybox-static.
-const BUSYBOX: &str = "/bin/busybox";
+pub const BUSYBOX: &str = "/bin/busybox";
 
 /// What boots it.
 #[derive(Debug, Clone)]
 pub struct DebianGuest {
     /// Debian's bzImage.
     pub kernel: PathBuf,
-    /// Busybox, and Debian's modules for our devices.
+    /// Busybox, Debian's modules for our devices, and our load for them.
     pub initrd: PathBuf,
 }
 
 impl DebianGuest {
     /// Downloads the kernel, once, and makes its initial ram disk.
-    pub fn build(repo: &Path, cache: &Cache, cancel: &Cancel) -> Result<Self> {
+    pub fn build(repo: &Path, load: &Path, cache: &Cache, cancel: &Cancel) -> Result<Self> {
         let (name, version) = newest()?;
         let key = Key::new()
             .text("recipe", "1")
@@ -41,6 +41,7 @@ impl DebianGuest {
         let mut files = Files::default();
         files.add("/init", &repo.join("guests/debian/init"))?;
         files.add(BUSYBOX, Path::new(BUSYBOX))?;
+        files.add("/bin/guest-load", load)?;
         let modules = dir.join("modules");
         for entry in fs::read_dir(&modules).map_err(Error::io("read", &modules))? {
             let entry = entry.map_err(Error::io("read", &modules))?;

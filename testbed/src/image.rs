@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use cpio::newc::{Builder, ModeFileType};
 
 use crate::cache::{Cache, Key};
-use crate::debian::DebianGuest;
+use crate::debian::{BUSYBOX, DebianGuest};
 use crate::kernel::Kernel;
 use crate::proc;
 use crate::programs::Programs;
@@ -95,6 +95,9 @@ impl Guest {
 pub const QEMU: &str = "/usr/bin/qemu-system-x86_64-microvm";
 /// What it loads: qboot, which starts a bzImage.
 const QEMU_FIRMWARE: &str = "/usr/share/qemu/bios-microvm.bin";
+
+/// From the package iproute2: makes taps and gives them addresses.
+const IP: &str = "/usr/sbin/ip";
 
 /// What goes into an initial ram disk: path in the image, file outside, mode.
 #[derive(Debug, Default)]
@@ -296,7 +299,8 @@ fn host_files(
     Ok(files)
 }
 
-/// The same with Debian's own kernel for guests beside ours.
+/// The same with Debian's own kernel for guests beside ours, a shell, and what sets up
+/// networks and loads them.
 pub fn host_with_debian(
     workload: &str,
     programs: &Programs,
@@ -307,6 +311,9 @@ pub fn host_with_debian(
     let mut files = host_files(workload, programs, guest_kernel, cache)?;
     files.add("/vmfirst/debian/vmlinuz", &debian.kernel)?;
     files.add("/vmfirst/debian/initrd", &debian.initrd)?;
+    files.add("/vmfirst/guest-load", &programs.path("guest-load"))?;
+    files.add(BUSYBOX, Path::new(BUSYBOX))?;
+    files.add_program(IP)?;
     build("host-with-debian", &files, cache)
 }
 

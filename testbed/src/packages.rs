@@ -37,7 +37,7 @@ const NEEDED: &[&str] = &[
 ];
 
 /// What only the tests need.
-const FOR_TESTS: &[&str] = &["busybox-static", "chromium", "chromium-driver"];
+const FOR_TESTS: &[&str] = &["busybox-static", "chromium", "chromium-driver", "iproute2"];
 
 /// What our VMM is compared with.
 pub const PEERS: &[&str] = &["qemu-system-x86"];

@@ -1,4 +1,4 @@
-//! The guest without an operating system: `guests/truth`.
+//! Guests without an operating system: `guests/truth` and `guests/idle`.
 
 use std::path::{Path, PathBuf};
 
@@ -6,30 +6,60 @@ use crate::cache::{Cache, Key};
 use crate::kernel::compiler_version;
 use crate::{Result, proc};
 
-const SOURCES: &[&str] = &["start.S", "truth.c", "truth.h", "truth.lds"];
+/// What a guest is made of, below `guests`.
+struct Sources {
+    /// Its folder, and the program in it.
+    name: &'static str,
+    /// For the compiler.
+    compiled: &'static [&'static str],
+    /// What these include, and what says where it is loaded.
+    others: &'static [&'static str],
+}
+
+const TRUTH: Sources = Sources {
+    name: "truth",
+    compiled: &["start.S", "truth.c"],
+    others: &["truth.h", "truth.lds"],
+};
+const IDLE: Sources = Sources {
+    name: "idle",
+    compiled: &["start.S"],
+    others: &["../truth/truth.lds"],
+};
 /// What tells the compiler that there is nothing beneath the code, and keeps it from
 /// registers that interrupts would have to save.
 const FLAGS: &str = "-O2 -Wall -Wextra -Werror -ffreestanding -fno-pic -no-pie -mno-red-zone \
     -mgeneral-regs-only -fno-stack-protector -fno-asynchronous-unwind-tables -nostdlib -static \
     -Wl,--build-id=none,--no-warn-rwx-segments";
 
-/// Compiles it, or takes it from the cache; returns an ELF file that a VMM boots.
+/// Builds the guest that tells who waited for whom; returns an ELF file that a VMM boots.
 pub fn build(repo: &Path, cache: &Cache) -> Result<PathBuf> {
-    let folder = repo.join("guests/truth");
+    compile(&TRUTH, repo, cache)
+}
+
+/// Builds the guest that says READY and halts.
+pub fn idle(repo: &Path, cache: &Cache) -> Result<PathBuf> {
+    compile(&IDLE, repo, cache)
+}
+
+/// Compiles a guest, or takes it from the cache.
+fn compile(guest: &Sources, repo: &Path, cache: &Cache) -> Result<PathBuf> {
+    let name = guest.name;
+    let folder = repo.join("guests").join(name);
     let mut key = Key::new()
         .text("flags", FLAGS)
         .text("cc", &compiler_version()?);
-    for source in SOURCES {
+    for source in [guest.compiled, guest.others].concat() {
         key = key.file(&folder.join(source))?;
     }
-    let dir = cache.artefact("payload-truth", &key, |out| {
+    let dir = cache.artefact(&format!("payload-{name}"), &key, |out| {
         let mut gcc = proc::command("gcc");
         gcc.current_dir(&folder)
             .args(FLAGS.split_whitespace())
-            .args(["-Wl,-T,truth.lds", "-o"])
-            .arg(out.join("truth"))
-            .args(["start.S", "truth.c"]);
+            .args(["-Wl,-T,../truth/truth.lds", "-o"])
+            .arg(out.join(name))
+            .args(guest.compiled);
         proc::output(gcc).map(drop)
     })?;
-    Ok(dir.join("truth"))
+    Ok(dir.join(name))
 }

@@ -9,7 +9,14 @@ use crate::{Result, payload};
 /// The target is named so that the flags do not reach build scripts and macros.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// Packages whose program goes into an image, and the program's name.
-const PACKAGES: &[&str] = &["vmm", "dense-bench", "guest-init", "dedup", "ipi-probe"];
+const PACKAGES: &[&str] = &[
+    "vmm",
+    "dense-bench",
+    "guest-init",
+    "guest-load",
+    "dedup",
+    "ipi-probe",
+];
 
 /// Where the built programs are.
 #[derive(Debug, Clone)]

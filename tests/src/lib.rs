@@ -46,6 +46,27 @@ pub fn host_of_debian() -> StockHost {
     workshop().host_of_debian(WORKLOAD).unwrap()
 }
 
+/// A command on the host, whose words have no blanks in them.
+pub fn launch(line: &str) -> Launch {
+    Launch {
+        command: line.split(' ').map(String::from).collect(),
+        input: String::new(),
+    }
+}
+
+/// Makes the tap vmtap`number` in a [`host_of_debian`]; there the host is 10.0.`number`.1.
+pub fn tap(number: u32) -> impl Iterator<Item = Launch> {
+    let device = format!("dev vmtap{number}");
+    let lines = [
+        format!("tuntap add {device} mode tap"),
+        format!("addr add 10.0.{number}.1/24 {device}"),
+        format!("link set {device} up"),
+    ];
+    lines
+        .into_iter()
+        .map(|line| launch(&format!("/usr/sbin/ip {line}")))
+}
+
 /// Boots a host with `kernel` for `job`, from the only image in `parts`.
 pub fn run(parts: &Parts, kernel: &Kernel, job: &Job, seed: u64) -> (Output, Done) {
     let host = StockHost {

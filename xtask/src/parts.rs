@@ -10,7 +10,7 @@ use testbed::emulator::Emulator;
 use testbed::kernel::{Kernel, Variant};
 use testbed::proc::Cancel;
 use testbed::programs::Programs;
-use testbed::{image, packages};
+use testbed::{image, packages, payload};
 
 use crate::progress::Progress;
 
@@ -153,11 +153,21 @@ impl Workshop {
         })
     }
 
+    /// Our VMM, and a guest that says READY and halts, for this machine's own KVM.
+    pub fn vmm_and_idle_guest(&self) -> testbed::Result<(PathBuf, PathBuf)> {
+        let line = self.progress.spinner("programs");
+        let programs = Programs::build(&self.repo, &self.cache, &self.cancel)?;
+        let guest = payload::idle(&self.repo, &self.cache)?;
+        line.finish_and_clear();
+        Ok((programs.path("vmm"), guest))
+    }
+
     /// A host with Debian's own kernel for its guests.
     pub fn host_of_debian(&self, workload: &str) -> testbed::Result<StockHost> {
         packages::install_for_tests(&self.cache, &self.cancel)?;
-        let debian = DebianGuest::build(&self.repo, &self.cache, &self.cancel)?;
         self.stock_host(|programs, guest| {
+            let load = programs.path("guest-load");
+            let debian = DebianGuest::build(&self.repo, &load, &self.cache, &self.cancel)?;
             image::host_with_debian(workload, programs, guest, &debian, &self.cache)
         })
     }
