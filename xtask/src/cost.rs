@@ -1,11 +1,13 @@
-//! `cargo xtask cost`: what VMMs cost by themselves, in the emulated host.
+//! `cargo xtask cost`: what VMMs cost by themselves, in the emulated host or here.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::PathBuf;
 
+use dense_bench::facts::{describe, facts};
 use dense_bench::host_init::{Done, Job};
 use dense_bench::report::vmm_cost;
-use dense_bench::vmm_cost::{CostSpec, Results};
+use dense_bench::vmm_cost::{self as measure, CostSpec, Results};
 use testbed::machine::Machine;
 use testbed::proc::Cancel;
 use testbed::{image, packages};
@@ -32,6 +34,10 @@ pub struct CostArgs {
     /// Launches of each VMM in a boot
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=20))]
     pub runs: u32,
+    /// Measure vmm here, on this machine's own KVM, with a guest of a few instructions;
+    /// as root, with tracefs mounted
+    #[arg(long, conflicts_with = "seeds")]
+    pub here: bool,
     /// Where the results go
     #[arg(long, default_value = "target/vmm-cost.json", value_name = "FILE")]
     pub out: PathBuf,
@@ -40,6 +46,47 @@ pub struct CostArgs {
 /// Measures, prints the table, writes the results.
 pub fn run(args: &CostArgs, cancel: Cancel) -> Result<(), Error> {
     let workshop = Workshop::open(cancel)?;
+    let results = match args.here {
+        true => here(&workshop, args.runs)?,
+        false => emulated(&workshop, args)?,
+    };
+    println!("{}", vmm_cost(&results));
+    results
+        .save(&args.out)
+        .map_err(|e| Error::Usage(e.to_string()))
+}
+
+/// Of vmm on this machine.
+fn here(workshop: &Workshop, runs: u32) -> Result<Results, Error> {
+    let (vmm, guest) = workshop.vmm_and_idle_guest()?;
+    let [vmm, guest] = [vmm, guest].map(|path| path.display().to_string());
+    let command = ["run", "--kernel", &guest, "--mem", &format!("{MEM_MIB}M")].map(String::from);
+    let spec = CostSpec {
+        vmms: vec![("vmm".into(), [&[vmm][..], &command].concat())],
+        ..spec(runs)
+    };
+    let costs = measure::run(&spec).map_err(|e| Error::Usage(e.to_string()))?;
+    let kernel = rustix::system::uname();
+    // As kvm_amd: what KVM runs guests by.
+    let modules = fs::read_dir("/sys/module").into_iter().flatten().flatten();
+    let names = modules.map(|module| module.file_name().to_string_lossy().into_owned());
+    let kvm: Vec<_> = names.filter(|name| name.starts_with("kvm_")).collect();
+    Ok(Results {
+        plan: "vmm-cost-here".into(),
+        host: format!(
+            "{}, Linux {}, KVM by {}",
+            describe(&facts()),
+            kernel.release().to_string_lossy(),
+            kvm.join(", ")
+        ),
+        versions: BTreeMap::new(),
+        spec,
+        costs,
+    })
+}
+
+/// Of vmm and its peers in the emulated host.
+fn emulated(workshop: &Workshop, args: &CostArgs) -> Result<Results, Error> {
     let StockHost {
         emulator,
         kernel,
@@ -87,10 +134,7 @@ pub fn run(args: &CostArgs, cancel: Cancel) -> Result<(), Error> {
         bar.inc(1);
     }
     bar.finish_and_clear();
-    println!("{}", vmm_cost(&results));
-    results
-        .save(&args.out)
-        .map_err(|e| Error::Usage(e.to_string()))
+    Ok(results)
 }
 
 type Costs = BTreeMap<String, Vec<dense_bench::vmm_cost::Cost>>;

@@ -39,7 +39,8 @@ enum Command {
         after_help = "Start, first process, memory and idle wake-ups of each, on the same \
         kernel and initrd, in virtual time (docs/vmm-cost.md).\n\n\
         Examples:\n  cargo xtask cost --seeds 1\n  \
-        cargo xtask cost --out benches/results/vmm-cost.json && cargo xtask report"
+        cargo xtask cost --out benches/results/vmm-cost.json && cargo xtask report\n  \
+        cargo xtask cost --here --runs 20 --out target/vmm-cost-here.json"
     )]
     Cost(CostArgs),
     /// Run everything that can fail

@@ -45,10 +45,12 @@ pub const PAGES: &[Page] = &[
     Page {
         page: "docs/vmm-cost.md",
         plan: "vmm-cost",
-        render: |path| {
-            let results = vmm_cost::Results::load(path);
-            Ok(report::vmm_cost(&results.map_err(usage)?))
-        },
+        render: costs,
+    },
+    Page {
+        page: "docs/vmm-cost.md",
+        plan: "vmm-cost-here",
+        render: costs,
     },
     Page {
         page: "docs/workloads.md",
@@ -91,6 +93,11 @@ fn publish(path: &Path) -> Result<(), Error> {
 
 fn load(path: &Path) -> Result<Results, Error> {
     Results::load(path).map_err(usage)
+}
+
+fn costs(path: &Path) -> Result<String, Error> {
+    let results = vmm_cost::Results::load(path).map_err(usage)?;
+    Ok(report::vmm_cost(&results))
 }
 
 fn usage(error: dense_bench::Error) -> Error {

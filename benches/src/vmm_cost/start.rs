@@ -14,6 +14,8 @@ const EVENTS: &[&str] = &[
     "sched/sched_process_exec",
     "sched/sched_process_fork",
     "kvm/kvm_entry",
+    // A KVM in software has no entries: it tells of each instruction that it emulates.
+    "kvm/kvm_emulate_insn",
 ];
 /// What ends the trace: entries until then fit into the buffer.
 const LAST: (&str, &str) = ("kvm/kvm_exit", "traceoff:1");
@@ -94,7 +96,7 @@ fn parse(text: &str, pid: u32) -> Option<Start> {
                     running.insert(line.cpu, line.at_us);
                 }
             }
-            "kvm_entry" if mine => {
+            "kvm_entry" | "kvm_emulate_insn" if mine => {
                 let still = running.values().map(|since| line.at_us - since);
                 return Some(Start {
                     exec_us: exec_us?,
