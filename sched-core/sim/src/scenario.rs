@@ -90,6 +90,9 @@ pub struct HostSpec {
     /// How vCPUs are put into cgroups.
     #[serde(default)]
     pub layout: Layout,
+    /// Where vCPUs begin.
+    #[serde(default)]
+    pub start: Start,
     /// Whether each vCPU has one CPU that it may run on.
     #[serde(default)]
     pub pinned: bool,
@@ -107,6 +110,17 @@ pub enum SliceEnd {
     Tick,
     /// When it is used up.
     Exact,
+}
+
+/// Where vCPUs begin; with all CPUs busy they hardly move.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Start {
+    /// Each VM's on different CPUs, as far as there are.
+    #[default]
+    Spread,
+    /// Anywhere.
+    Random,
 }
 
 /// How vCPUs are put into cgroups.

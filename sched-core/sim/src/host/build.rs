@@ -14,7 +14,7 @@ use crate::cpuset::CpuSet;
 use crate::guest::{Guest, State};
 use crate::policy::{Mode, Policy};
 use crate::queue::{Queue, Times};
-use crate::scenario::{Action, Class, Layout, Scenario, Step, VmSpec};
+use crate::scenario::{Action, Class, Layout, Scenario, Start, Step, VmSpec};
 use crate::stats::Stats;
 use crate::timers::Timers;
 
@@ -153,14 +153,18 @@ impl Host {
         });
     }
 
-    /// Each vCPU begins a round at a time of its own. CPUs are dealt out at random, each once
-    /// before any twice, so that a VM's vCPUs begin on different ones.
+    /// Each vCPU begins a round at a time of its own. CPUs are dealt out at random, as many
+    /// vCPUs to each; if they are spread, so that a VM's vCPUs begin on different ones.
     fn start(&mut self, scenario: &Scenario, random: &mut Guest) {
         let cpus = self.cpus.len();
         let vcpus = self.tasks.len();
         let mut place: Vec<usize> = (0..vcpus).map(|n| n % cpus).collect();
         if !scenario.host.pinned {
-            for lap in place.chunks_mut(cpus) {
+            let lap = match scenario.host.start {
+                Start::Spread => cpus,
+                Start::Random => vcpus,
+            };
+            for lap in place.chunks_mut(lap) {
                 for n in (1..lap.len()).rev() {
                     lap.swap(n, random.below(n as u64 + 1) as usize);
                 }
