@@ -19,9 +19,17 @@
 //! 2 + L / 2^22 * (1 + 6 / W) virtual ns either way, W being the weight of all there: below
 //! 4 ns for all that a slice may be, and for nice 0 by at most 1 ns, ahead.
 //!
-//! Nobody starves: with [`limit`] = max(slice, tick), who yields, however often and to whom
-//! of its VM, runs again within (limit + 2 slices) * W / w of its CPU's time, and so does
-//! everybody else there; slice is the longest on the queue.
+//! In mode *lend*, the default, nobody pays: T runs ahead although it is not eligible, if it
+//! owes no more than [`may_advance`] lets it, and pays for that by its own negative lag. Y
+//! forfeits nothing. Where T may not, or waits on another CPU, Y's turn goes to who is next
+//! beside Y within the same bound ([`borrower`]). No v is ever moved but by running, so that
+//! nothing is to be conserved. Nobody starves: all that the others of a queue may owe is
+//! bounded, (limit + one turn) each, Y is owed as much, and who has nobody left to lend to
+//! goes on itself.
+//!
+//! In mode transfer nobody starves either: with [`limit`] = max(slice, tick), who yields,
+//! however often and to whom of its VM, runs again within (limit + 2 slices) * W / w of its
+//! CPU's time, and so does everybody else there; slice is the longest on the queue.
 //!
 //! [`settle`] decides, from what each level looks like, and changes nothing; the caller
 //! applies the [`Settlement`] with [`Entity::pay`] and [`Entity::get`]. The small functions
