@@ -110,7 +110,7 @@ fn a_storm_with_resets_and_new_settings_is_clean_for_kcsan() {
 }
 
 fn survive(variant: Variant) {
-    let (results, console) = probe(variant, 4, &["storm --vcpus 8 --ms 400"]);
+    let (results, console) = probe(variant, 4, &["storm --vcpus 8 --ms 800"]);
     assert!(number(&results[0], "vms") >= 3, "{results:?}");
     assert!(
         number(&results[0], "interrupts_taken") > 1000,
