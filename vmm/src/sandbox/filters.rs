@@ -8,11 +8,12 @@ use libc::{
     SYS_exit, SYS_exit_group, SYS_fcntl, SYS_fdatasync, SYS_fstat, SYS_futex, SYS_getdents64,
     SYS_getpid, SYS_getpriority, SYS_getrandom, SYS_gettid, SYS_gettimeofday, SYS_ioctl, SYS_lseek,
     SYS_madvise, SYS_mmap, SYS_mprotect, SYS_mremap, SYS_munmap, SYS_newfstatat, SYS_openat,
-    SYS_pread64, SYS_pwrite64, SYS_read, SYS_recvfrom, SYS_restart_syscall, SYS_rmdir,
+    SYS_prctl, SYS_pread64, SYS_pwrite64, SYS_read, SYS_recvfrom, SYS_restart_syscall, SYS_rmdir,
     SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_sched_getaffinity, SYS_sched_getattr,
-    SYS_sched_setaffinity, SYS_sched_setattr, SYS_sched_yield, SYS_sendto, SYS_setsockopt,
-    SYS_shutdown, SYS_sigaltstack, SYS_socket, SYS_statx, SYS_tgkill, SYS_unlink, SYS_unlinkat,
-    SYS_write, TCGETS, TCGETS2, TCSETS, TCSETS2, TUNSETOFFLOAD,
+    SYS_sched_setaffinity, SYS_sched_setattr, SYS_sched_yield, SYS_seccomp, SYS_sendto,
+    SYS_setgroups, SYS_setresgid, SYS_setresuid, SYS_setsockopt, SYS_shutdown, SYS_sigaltstack,
+    SYS_socket, SYS_statx, SYS_tgkill, SYS_unlink, SYS_unlinkat, SYS_write, TCGETS, TCGETS2,
+    TCSETS, TCSETS2, TUNSETOFFLOAD,
 };
 use seccompiler::SeccompCmpArgLen::{Dword, Qword};
 use seccompiler::{
@@ -29,6 +30,15 @@ const KVM_RUN: u64 = 0xae80;
 /// for its steal time.
 const KVM_KVMCLOCK_CTRL: u64 = 0xaead;
 const KVM_GET_MSRS: u64 = 0xc008_ae88;
+
+/// What a thread does to give up its rights and to take its own filter.
+const CONFINING: [i64; 5] = [
+    SYS_setgroups,
+    SYS_setresgid,
+    SYS_setresuid,
+    SYS_prctl,
+    SYS_seccomp,
+];
 
 /// A system call, and what one of its arguments must be.
 struct Allow(i64, Option<Argument>);
@@ -190,13 +200,8 @@ fn steer() -> Vec<Allow> {
     calls
 }
 
-/// The filter of a `role`; none where everything is allowed.
-pub fn program(role: Role, seccomp: Seccomp) -> Result<Option<BpfProgram>, BackendError> {
-    let refused = match seccomp {
-        Seccomp::On => SeccompAction::Trap,
-        Seccomp::Log => SeccompAction::Log,
-        Seccomp::Off => return Ok(None),
-    };
+/// All that a thread of this role does.
+fn calls(role: Role) -> Vec<Allow> {
     let mut calls = common();
     calls.extend(match role {
         Role::Vcpu => vcpu(),
@@ -205,6 +210,30 @@ pub fn program(role: Role, seccomp: Seccomp) -> Result<Option<BpfProgram>, Backe
         Role::Main => main(),
         Role::Steer => steer(),
     });
+    calls
+}
+
+/// The filter of a `role`; none where everything is allowed.
+pub fn program(role: Role, seccomp: Seccomp) -> Result<Option<BpfProgram>, BackendError> {
+    compile(calls(role), seccomp)
+}
+
+/// What lies below the filters of all threads: the calls of any role, whatever their
+/// arguments, and those that confine a thread.
+pub fn base(seccomp: Seccomp) -> Result<Option<BpfProgram>, BackendError> {
+    let calls = Role::ALL.into_iter().flat_map(calls).map(|allow| allow.0);
+    compile(calls.chain(CONFINING).map(any), seccomp)
+}
+
+fn compile(
+    calls: impl IntoIterator<Item = Allow>,
+    seccomp: Seccomp,
+) -> Result<Option<BpfProgram>, BackendError> {
+    let refused = match seccomp {
+        Seccomp::On => SeccompAction::Trap,
+        Seccomp::Log => SeccompAction::Log,
+        Seccomp::Off => return Ok(None),
+    };
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     for Allow(call, argument) in calls {
         let rules = rules.entry(call).or_default();

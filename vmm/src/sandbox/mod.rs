@@ -2,8 +2,11 @@
 //! more, then, a thread at a time, system calls.
 //!
 //! The order: everything that the machine needs is open; all threads are there, and have
-//! been placed; chroot; then each thread, before its first work: groups, gid, uid;
-//! no_new_privs; its own filter.
+//! been placed; chroot; a filter for all threads; then each thread, before its first work:
+//! groups, gid, uid; no_new_privs; its own filter on top.
+//!
+//! The filter below spares time: the kernel tries each system call that is there on a new
+//! filter, but on a filter on top only those that the one below lets pass.
 
 mod filters;
 mod privileges;
@@ -11,10 +14,10 @@ mod refusal;
 
 use std::fs::File;
 use std::panic;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::thread::secure_computing_mode;
-use seccompiler::BpfProgram;
+use seccompiler::{BackendError, BpfProgram};
 
 pub use privileges::{Privileges, User};
 
@@ -79,7 +82,8 @@ impl Sandbox {
         self.filters.user.is_some()
     }
 
-    /// Gives up the file system, for all threads; returns the filters.
+    /// Gives up the file system and what no thread needs, for all threads that are there;
+    /// returns the filters. No thread can be started after it.
     pub fn enter(self) -> Result<Filters> {
         if let Some(root) = self.root {
             privileges::leave_root(&root)?;
@@ -88,15 +92,19 @@ impl Sandbox {
             panic::set_hook(Box::new(report_panic));
             refusal::tell().map_err(refused)?;
         }
+        if let Some(base) = filters::base(self.seccomp).map_err(refused)? {
+            seccompiler::apply_filter_all_threads(&base).map_err(refused)?;
+        }
         Ok(self.filters)
     }
 }
 
-/// Whom all threads become, and their filters.
+/// Whom all threads become, and their filters: each is compiled when it is first needed.
 #[derive(Debug, Clone)]
 pub struct Filters {
+    seccomp: Seccomp,
     user: Option<User>,
-    programs: Arc<[(Role, Option<BpfProgram>)]>,
+    programs: Arc<Mutex<Vec<(Role, BpfProgram)>>>,
 }
 
 impl Filters {
@@ -106,27 +114,30 @@ impl Filters {
                 "this kernel has no seccomp; to go without it: --seccomp off".into(),
             ));
         }
-        let programs: Result<Vec<_>> = Role::ALL
-            .into_iter()
-            .map(|role| match filters::program(role, seccomp) {
-                Ok(program) => Ok((role, program)),
-                Err(e) => Err(refused(e)),
-            })
-            .collect();
         Ok(Self {
+            seccomp,
             user,
-            programs: programs?.into(),
+            programs: Arc::default(),
         })
     }
 
     /// Confines the calling thread to what `role` needs, for good.
     pub fn confine(&self, role: Role) -> Result<()> {
         privileges::give_up(self.user)?;
-        let of_role = self.programs.iter().find(|(other, _)| *other == role);
-        match of_role.and_then(|(_, program)| program.as_ref()) {
-            Some(program) => seccompiler::apply_filter(program).map_err(refused),
+        match self.program(role).map_err(refused)? {
+            Some(program) => seccompiler::apply_filter(&program).map_err(refused),
             None => Ok(()),
         }
+    }
+
+    fn program(&self, role: Role) -> std::result::Result<Option<BpfProgram>, BackendError> {
+        let mut programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, program)) = programs.iter().find(|(other, _)| *other == role) {
+            return Ok(Some(program.clone()));
+        }
+        let program = filters::program(role, self.seccomp)?;
+        programs.extend(program.clone().map(|program| (role, program)));
+        Ok(program)
     }
 }
 

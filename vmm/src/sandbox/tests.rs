@@ -86,11 +86,11 @@ fn child() {
     crate::log::start(crate::log::Format::Text);
     let seccomp = clap::ValueEnum::from_str(mode, false).unwrap();
     let privileges = Privileges::new(None, None, None).unwrap();
-    let filters = Sandbox::new(seccomp, privileges).unwrap().enter().unwrap();
-    // A thread of its own: the test program itself may do what it likes.
+    let sandbox = Sandbox::new(seccomp, privileges).unwrap();
+    // A thread of its own: the test program itself may do what any role may.
     let name = name.to_owned();
     let thread = std::thread::spawn(move || {
-        filters.confine(role).unwrap();
+        sandbox.enter().unwrap().confine(role).unwrap();
         match name.as_str() {
             "ordinary" => ordinary(),
             "panic" => panic!("on purpose"),
