@@ -73,7 +73,7 @@ enum Command {
         #[arg(long, default_value_t = 500)]
         ms: u64,
     },
-    /// Two threads on one CPU wake each other by turns, no VM: cycles of a round, which
+    /// Two threads on one CPU wake each other by turns, no VM: ns of a round, which
     /// is two switches, on a scheduler that nobody yields to.
     Switches {
         /// How many rounds.
