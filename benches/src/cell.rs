@@ -36,6 +36,9 @@ pub struct Host<'a> {
     pub console: &'a Console,
     /// Ends the cell soon after it is set.
     pub stop: &'a AtomicBool,
+    /// Called when all guests have booted; gives the cell to go on with, which may be
+    /// another one of the same guests.
+    pub booted: fn(&CellSpec) -> Result<CellSpec>,
 }
 
 /// Runs the cell. Whatever happens, no VM, no group, no file and no changed knob is left.
@@ -55,15 +58,18 @@ fn measure(spec: &CellSpec, host: Host) -> Result<Measured> {
     spec.check()?;
     check_room(spec, host.scratch)?;
     let folder = tempfile::tempdir_in(host.scratch).map_err(Error::io("write to", host.scratch))?;
-    for (path, value) in &spec.sysfs {
-        changes.set(path, value)?;
-    }
     let started = Instant::now();
     let mut vms = Vms::start(spec, folder.path(), host)?;
     let ready_by = started + Duration::from_millis(spec.ready_timeout_ms);
     vms.wait_for_all(Guest::is_ready, ready_by, "did not say READY in time")?;
     let ready_ns = nanos(started.elapsed());
     let vms_pids = vms.pids();
+
+    let spec = &(host.booted)(spec)?;
+    spec.check()?;
+    for (path, value) in &spec.sysfs {
+        changes.set(path, value)?;
+    }
 
     let third = placement::place(spec, &vms_pids, &mut changes)?;
     let truth = Watch::prepare(&spec.workload, &vms_pids, &mut changes)?;

@@ -8,6 +8,7 @@ use std::panic::catch_unwind;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, reboot};
@@ -51,6 +52,10 @@ pub enum Done {
 
 /// Where the emulator's `-fw_cfg` option shows up.
 const SPEC: &str = "/sys/firmware/qemu_fw_cfg/by_name/opt/vmfirst.cell/raw";
+/// Read, it has the emulator save the host at the end of its round, if it was told to.
+const SAVE: &str = "/sys/firmware/qemu_fw_cfg/by_name/opt/vmfirst.save/raw";
+/// Longer than a round.
+const TO_THE_ROUNDS_END: Duration = Duration::from_millis(2);
 /// The second serial port takes the result.
 const RESULT: &str = "/dev/ttyS1";
 /// A tmpfs for the guests' disks.
@@ -95,10 +100,10 @@ fn serve() -> Result<Done> {
         mount(*kind, *at, *kind, MountFlags::empty(), options).map_err(Error::io("mount", at))?;
     }
     Ok(match read_json(Path::new(SPEC))? {
-        Job::Cell(spec) => Done::Cell(run_cell(&spec)),
+        Job::Cell(spec) => Done::Cell(run_cell(&spec, save)),
         Job::Storm(spec) => {
             let _storm = Storm::start(spec.seed)?;
-            Done::Cell(run_cell(&spec))
+            Done::Cell(run_cell(&spec, |spec| Ok(spec.clone())))
         }
         Job::Launches(launches) => {
             Done::Launches(launches.iter().map(launch::run).collect::<Result<_>>()?)
@@ -107,13 +112,25 @@ fn serve() -> Result<Done> {
     })
 }
 
-fn run_cell(spec: &CellSpec) -> CellOutput {
+/// Has the emulator save the host. Each host that begins where this one was saved goes on
+/// here, with a cell of its own.
+fn save(_: &CellSpec) -> Result<CellSpec> {
+    fs::read(SAVE).map_err(Error::io("read", SAVE))?;
+    std::thread::sleep(TO_THE_ROUNDS_END);
+    match read_json(Path::new(SPEC))? {
+        Job::Cell(spec) => Ok(*spec),
+        _ => Err(Error::Invalid("the saved host was given no cell".into())),
+    }
+}
+
+fn run_cell(spec: &CellSpec, booted: fn(&CellSpec) -> Result<CellSpec>) -> CellOutput {
     let console: Console = Arc::new(Mutex::new(std::io::stderr()));
     let host = Host {
         scratch: Path::new(SCRATCH),
         state: Path::new(STATE),
         console: &console,
         stop: &AtomicBool::new(false),
+        booted,
     };
     cell::run(spec, host)
 }

@@ -39,6 +39,8 @@ const GUEST_CMDLINE: &str = "console=ttyS0 quiet tsc=reliable nokaslr panic=-1";
 const GUEST_CMDLINE_NOPV: &str = "console=ttyS0 quiet nopv tsc=reliable nokaslr panic=-1";
 /// Guests that are not ready by then never will be.
 const READY_TIMEOUT_MS: u64 = 60_000;
+/// The seed by which emulated hosts boot, whatever their cells' are.
+const BOOT_SEED: u64 = 1;
 /// On top of warm-up and window.
 const FINISH_TIMEOUT_MS: u64 = 60_000;
 
@@ -116,6 +118,27 @@ impl Planned {
     /// Whether it is for the emulated host: a real one has no rounds.
     pub fn is_emulated(&self) -> bool {
         self.round_ns > 0
+    }
+
+    /// The cell of which the host is saved when its guests have booted: the same for all
+    /// that differ only in what comes later.
+    pub fn boot(&self) -> Self {
+        let mut boot = self.clone();
+        boot.variant.name = format!("boot-{}", self.variant.kernel.name());
+        boot.variant.sysfs.clear();
+        boot.spec = CellSpec {
+            seed: BOOT_SEED,
+            warmup_ms: 0,
+            window_ms: 1,
+            finish_timeout_ms: FINISH_TIMEOUT_MS,
+            cgroups: Layout::default(),
+            pinning: Pinning::default(),
+            third_party: ThirdParty::default(),
+            timeline_ms: 0,
+            sysfs: Vec::new(),
+            ..boot.spec
+        };
+        boot
     }
 
     /// Memory in MiB that the host needs: guests, their disks, and itself.

@@ -100,6 +100,7 @@ fn one(session: &mut Session, planned: &Planned, args: &RunArgs, stop: &AtomicBo
         state: &args.state,
         console: &console,
         stop,
+        booted: |spec| Ok(spec.clone()),
     };
     let all = limit_cpus(planned.pcpus)?;
     let began = Instant::now();

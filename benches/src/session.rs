@@ -1,7 +1,7 @@
 //! A run of a plan: which cells, what is there already, where results go. The same
 //! for the emulated host and for a real one.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -180,7 +180,7 @@ impl Session {
     }
 
     /// The cells that have no result yet.
-    pub fn todo(&self) -> VecDeque<Planned> {
+    pub fn todo(&self) -> Vec<Planned> {
         let missing = |c: &&Planned| !self.results.has(&c.key());
         self.planned.iter().filter(missing).cloned().collect()
     }

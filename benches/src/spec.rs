@@ -23,7 +23,7 @@ pub struct CellSpec {
     pub mem_mib: u32,
     /// Disk of each VM in MiB, ext4 on the host's tmpfs.
     pub disk_mib: u32,
-    /// Shifts the guests' starts and seeds the workloads.
+    /// Seeds the workloads; on a real host it shifts the guests' starts, too.
     pub seed: u64,
     /// From GO to the window's begin in ms.
     pub warmup_ms: u64,
@@ -53,7 +53,7 @@ pub struct CellSpec {
     /// How much of the window's begin is traced for a picture, in ms.
     #[serde(default)]
     pub timeline_ms: u64,
-    /// Values written to files of /sys or /proc/sys before the guests start,
+    /// Values written to files of /sys or /proc/sys when the guests have booted,
     /// restored after.
     pub sysfs: Vec<(PathBuf, String)>,
     /// Where programs and images are on the host.

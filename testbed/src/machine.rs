@@ -23,6 +23,11 @@ const CMDLINE: &str = "console=ttyS0 nokaslr tsc=reliable panic=-1 \
 
 /// Exit status by which our emulator tells that its clock reached the limit.
 const LIMIT_REACHED: i32 = 3;
+/// The same, that it has saved the machine.
+const SAVED: i32 = 4;
+/// The job's text is padded to a multiple of this, so that a saved host finds another
+/// job of the size that its kernel has seen at boot.
+const JOB_BYTES: usize = 32 << 10;
 
 /// What the emulated host is made of.
 #[derive(Debug, Clone)]
@@ -45,29 +50,40 @@ pub struct Machine {
     pub limit_s: u64,
 }
 
-/// What one boot left behind.
+/// Where a host begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start<'a> {
+    /// At power-on, and it goes on to its end.
+    Boot,
+    /// At power-on. It ends when it asks to be saved, to this file.
+    Save(&'a Path),
+    /// Where another one of the same kind was saved.
+    Saved(&'a Path),
+}
+
+/// What one run left behind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
     /// All that the host's kernel and the cell printed.
     pub console: Vec<u8>,
-    /// The line of JSON that the cell gave.
+    /// The line of JSON that the cell gave; empty of a host that was saved.
     pub result: String,
 }
 
 impl Machine {
-    /// Boots the host with `spec`, the cell's JSON text, and waits until it powers off.
+    /// Runs the host with `job`, JSON text, and waits until it powers off or is saved.
     ///
-    /// `work` is an empty folder for the boot's files; the caller removes it.
-    pub fn run(&self, spec: &str, work: &Path, cancel: &Cancel) -> Result<Output> {
-        let spec_file = work.join("cell.json");
-        fs::write(&spec_file, spec).map_err(Error::io("write", &spec_file))?;
+    /// `work` is an empty folder for the run's files; the caller removes it.
+    pub fn run(&self, job: &str, start: Start, work: &Path, cancel: &Cancel) -> Result<Output> {
+        let job_file = work.join("job.json");
+        fs::write(&job_file, padded(job)).map_err(Error::io("write", &job_file))?;
         let console = work.join("console");
         let result = work.join("result");
         let log = work.join("emulator");
         let out = fs::File::create(&log).map_err(Error::io("create", &log))?;
         let err = out.try_clone().map_err(Error::io("share", &log))?;
-        let mut command = self.command(&spec_file, &console, &result);
-        command.stdout(out).stderr(err);
+        let mut command = self.command(&job_file, &console, &result);
+        command.args(start_options(start)).stdout(out).stderr(err);
 
         let status = proc::run(command, cancel, || {})?;
         if status.code() == Some(LIMIT_REACHED) {
@@ -77,21 +93,23 @@ impl Machine {
             });
         }
         let text = fs::read_to_string(&result).unwrap_or_default();
-        let Some(line) = text.lines().find(|line| line.starts_with('{')) else {
+        let line = text.lines().find(|line| line.starts_with('{'));
+        let is_saved = status.code() == Some(SAVED);
+        if line.is_none() && !is_saved {
             let said = if status.success() { &console } else { &log };
             return Err(Error::NoResult {
                 status,
                 last_line: proc::last_line(said),
                 console,
             });
-        };
+        }
         Ok(Output {
             console: fs::read(&console).map_err(Error::io("read", &console))?,
-            result: line.to_string(),
+            result: line.unwrap_or_default().to_string(),
         })
     }
 
-    fn command(&self, spec: &Path, console: &Path, result: &Path) -> Command {
+    fn command(&self, job: &Path, console: &Path, result: &Path) -> Command {
         let mut qemu = proc::command(&self.emulator.program().to_string_lossy());
         let file = |path: &Path| format!("file:{}", path.display());
         let icount = format!(
@@ -115,7 +133,7 @@ impl Machine {
             .args(["-serial", &file(console), "-serial", &file(result)])
             .args([
                 "-fw_cfg",
-                &format!("name=opt/vmfirst.cell,file={}", spec.display()),
+                &format!("name=opt/vmfirst.cell,file={}", job.display()),
             ])
             .arg("-kernel")
             .arg(&self.kernel)
@@ -123,5 +141,38 @@ impl Machine {
             .arg(&self.initrd)
             .args(["-append", CMDLINE]);
         qemu
+    }
+}
+
+/// The file that a host reads to be saved is always there: it has a number of its own.
+fn start_options(start: Start) -> Vec<String> {
+    let save = "name=opt/vmfirst.save,string=.";
+    let mut options = vec!["-fw_cfg".to_string()];
+    match start {
+        Start::Boot => options.push(save.into()),
+        Start::Save(state) => options.push(format!("{save},save={}", state.display())),
+        Start::Saved(state) => {
+            options.push(save.into());
+            options.push("-incoming".into());
+            options.push(format!("exec:cat '{}'", state.display()));
+        }
+    }
+    options
+}
+
+fn padded(job: &str) -> String {
+    let size = job.len().next_multiple_of(JOB_BYTES);
+    job.to_string() + &" ".repeat(size - job.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_are_of_one_size() {
+        assert_eq!(padded("{}").len(), JOB_BYTES);
+        assert_eq!(padded(&"x".repeat(JOB_BYTES)).len(), JOB_BYTES);
+        assert_eq!(padded("{\"a\":1}").trim(), "{\"a\":1}");
     }
 }

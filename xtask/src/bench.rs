@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: the main job.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -16,11 +16,12 @@ use dense_bench::session::{Choice, Replay, Session};
 use dense_bench::spec::CellOutput;
 use indicatif::ProgressBar;
 use testbed::emulator::Emulator;
-use testbed::machine::{Machine, Output};
+use testbed::machine::{Machine, Output, Start};
 use testbed::proc::Cancel;
 use testbed::{kernel, packages};
 
 use crate::Error;
+use crate::boots::{self, Boot, Queue, Task};
 use crate::parts::{Parts, Workshop};
 
 /// Virtual time in s after which a host is given up: boot, and all that a cell may take.
@@ -143,7 +144,7 @@ fn versions(parts: &Parts) -> Result<BTreeMap<String, String>, Error> {
 
 /// What the workers share.
 struct Shared<'a> {
-    todo: Mutex<VecDeque<Planned>>,
+    queue: Queue,
     session: Mutex<Session>,
     workshop: &'a Workshop,
     parts: &'a Parts,
@@ -159,12 +160,12 @@ fn run_cells(
     workshop: &Workshop,
     parts: &Parts,
     jobs: u8,
-    todo: VecDeque<Planned>,
+    todo: Vec<Planned>,
     session: Session,
 ) -> Result<Session, Error> {
     let shared = Shared {
         bar: workshop.progress.bar("cells", todo.len() as u64),
-        todo: Mutex::new(todo),
+        queue: Queue::new(todo)?,
         session: Mutex::new(session),
         workshop,
         parts,
@@ -188,46 +189,89 @@ fn run_cells(
 }
 
 impl Shared<'_> {
-    /// Takes cells until there are none; a cell that fails is marked so.
+    /// Does what there is to do until there is nothing; one that can't go on ends all.
     fn work(&self) -> Result<(), Error> {
-        loop {
-            let Some(planned) = lock(&self.todo).pop_front() else {
-                return Ok(());
+        while let Some(task) = self.queue.next() {
+            let done = match task {
+                Task::Boot(boot) => self.boot(&boot),
+                Task::Cell(planned, boot) => self.cell(&planned, &boot),
             };
-            let console = lock(&self.session).console(&planned.key());
-            match run_cell(self.workshop, self.parts, &planned, &console) {
-                Ok(cell) => lock(&self.session).add(cell).map_err(usage)?,
-                Err(Error::Testbed(testbed::Error::Cancelled)) => {
-                    return Err(testbed::Error::Cancelled.into());
-                }
-                Err(error) => {
-                    let error = error.to_string();
-                    let say = format!("{}: {error}", planned.key());
-                    self.workshop.progress.say(&say);
-                    let mut session = lock(&self.session);
-                    session.fail(&planned, &error).map_err(usage)?;
-                }
+            if done.is_err() {
+                self.queue.close();
+                return done;
             }
-            self.bar.inc(1);
         }
+        Ok(())
+    }
+
+    fn boot(&self, boot: &Planned) -> Result<(), Error> {
+        let machine = machine(self.parts, boot);
+        let work =
+            tempfile::tempdir().map_err(testbed::Error::io("create", "a temporary folder"))?;
+        let cancel = &self.workshop.cancel;
+        let saved = boots::save(&machine, boot, self.queue.folder(), work.path(), cancel);
+        let outcome = match saved {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                let kept = lock(&self.session).console(&boot.key());
+                let _ = fs::copy(work.path().join("console"), &kept);
+                Boot::Failed(unless_cancelled(kept_at(error, &kept))?)
+            }
+        };
+        self.queue.booted(boot, outcome);
+        Ok(())
+    }
+
+    /// Runs a cell; one that fails is marked so.
+    fn cell(&self, planned: &Planned, boot: &Boot) -> Result<(), Error> {
+        let console = lock(&self.session).console(&planned.key());
+        match run_cell(self.workshop, self.parts, planned, boot, &console) {
+            Ok(cell) => lock(&self.session).add(cell).map_err(usage)?,
+            Err(error) => {
+                let error = unless_cancelled(error)?;
+                let say = format!("{}: {error}", planned.key());
+                self.workshop.progress.say(&say);
+                let mut session = lock(&self.session);
+                session.fail(planned, &error).map_err(usage)?;
+            }
+        }
+        self.bar.inc(1);
+        Ok(())
     }
 }
 
-/// Boots a host for one cell.
+/// An error as text, unless it is that the user wants no more.
+fn unless_cancelled(error: Error) -> Result<String, Error> {
+    match error {
+        Error::Testbed(testbed::Error::Cancelled) => Err(error),
+        error => Ok(error.to_string()),
+    }
+}
+
+/// The same error, with the console where it is kept.
+fn kept_at(error: Error, kept: &Path) -> Error {
+    match error {
+        Error::Testbed(e) => e.with_console(kept.to_path_buf()).into(),
+        other => other,
+    }
+}
+
+/// Boots a host and runs one cell there.
 pub fn run_machine(
     parts: &Parts,
     planned: &Planned,
     work: &Path,
     cancel: &Cancel,
 ) -> Result<(Output, Done), Error> {
-    let kernel = &parts.kernels[&planned.variant.kernel];
-    let machine = machine(parts, kernel.bzimage(), planned);
-    run_job(
-        &machine,
-        &Job::Cell(Box::new(planned.spec.clone())),
-        work,
-        cancel,
-    )
+    let boot = planned.boot();
+    match boots::save(&machine(parts, &boot), &boot, work, work, cancel)? {
+        Boot::Saved(booted) => booted.resume(&machine(parts, planned), planned, work, cancel),
+        Boot::Ended(output) => {
+            let done = boots::done(&output)?;
+            Ok((output, done))
+        }
+        Boot::Failed(why) => Err(Error::Usage(why)),
+    }
 }
 
 /// Boots a host for a job; returns what it printed and what it said.
@@ -238,17 +282,16 @@ pub fn run_job(
     cancel: &Cancel,
 ) -> Result<(Output, Done), Error> {
     let job = serde_json::to_string(job).map_err(|e| Error::Usage(e.to_string()))?;
-    let output = machine.run(&job, work, cancel)?;
-    let done = serde_json::from_str(&output.result)
-        .map_err(|e| Error::Usage(format!("the host's answer is not understood: {e}")))?;
+    let output = machine.run(&job, Start::Boot, work, cancel)?;
+    let done = boots::done(&output)?;
     Ok((output, done))
 }
 
-/// The host for a cell, with a given kernel.
-pub fn machine(parts: &Parts, kernel: PathBuf, planned: &Planned) -> Machine {
+/// The host for a cell.
+fn machine(parts: &Parts, planned: &Planned) -> Machine {
     Machine {
         emulator: Emulator::clone(&parts.emulator),
-        kernel,
+        kernel: parts.kernels[&planned.variant.kernel].bzimage(),
         initrd: parts.host_images[&planned.spec.workload].clone(),
         pcpus: planned.pcpus,
         mem_mib: planned.host_mem_mib(),
@@ -262,22 +305,27 @@ fn run_cell(
     workshop: &Workshop,
     parts: &Parts,
     planned: &Planned,
+    boot: &Boot,
     kept: &Path,
 ) -> Result<Cell, Error> {
     let work = tempfile::tempdir().map_err(testbed::Error::io("create", "a temporary folder"))?;
     let started = Instant::now();
-    let output = run_machine(parts, planned, work.path(), &workshop.cancel);
+    let output = match boot {
+        Boot::Saved(booted) => {
+            let machine = machine(parts, planned);
+            let ran = booted.resume(&machine, planned, work.path(), &workshop.cancel);
+            // The result counts; a console that can't be kept costs only comfort.
+            let _ = fs::copy(work.path().join("console"), kept);
+            ran
+        }
+        Boot::Ended(output) => {
+            let _ = fs::write(kept, &output.console);
+            boots::done(output).map(|done| (output.clone(), done))
+        }
+        Boot::Failed(why) => Err(Error::Usage(format!("its host's boot: {why}"))),
+    };
     let wall_s = started.elapsed().as_secs_f64();
-    if let Err(Error::Testbed(testbed::Error::Cancelled)) = output {
-        return Err(testbed::Error::Cancelled.into());
-    }
-    let console = fs::read(work.path().join("console")).unwrap_or_default();
-    // The result counts; a console that can't be kept costs only comfort.
-    let _ = fs::write(kept, &console);
-    let (output, done) = output.map_err(|error| match error {
-        Error::Testbed(e) => e.with_console(kept.to_path_buf()).into(),
-        other => other,
-    })?;
+    let (output, done) = output.map_err(|error| kept_at(error, kept))?;
     let failed = match done {
         Done::Cell(CellOutput::Ok(measured)) => {
             let run = Run {

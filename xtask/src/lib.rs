@@ -1,6 +1,7 @@
 //! `cargo xtask`: builds the emulated host, runs the benchmark in it, and tests all.
 
 pub mod bench;
+pub mod boots;
 pub mod cost;
 pub mod each;
 pub mod parts;

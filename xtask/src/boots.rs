@@ -1,0 +1,252 @@
+//! Emulated hosts that are saved when their guests have booted. Each is made once, and
+//! all cells that differ only in what comes later begin there.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use dense_bench::host_init::{Done, Job};
+use dense_bench::plan::Planned;
+use tempfile::{TempDir, TempPath};
+use testbed::machine::{Machine, Output, Start};
+use testbed::proc::Cancel;
+
+use crate::Error;
+
+/// A host that is saved; its file is removed with the last reference.
+#[derive(Debug)]
+pub struct Booted {
+    state: TempPath,
+    console: Vec<u8>,
+}
+
+/// How a boot ended: saved, or with a result of its own, which then is each cell's.
+#[derive(Debug, Clone)]
+pub enum Boot {
+    /// Cells can begin there.
+    Saved(Arc<Booted>),
+    /// Its guests did not get so far.
+    Ended(Output),
+    /// It gave nothing; why, in one line.
+    Failed(String),
+}
+
+/// Runs a host from power-on until its guests have booted, and saves it in `folder`.
+pub fn save(
+    machine: &Machine,
+    boot: &Planned,
+    folder: &Path,
+    work: &Path,
+    cancel: &Cancel,
+) -> Result<Boot, Error> {
+    let state = tempfile::Builder::new()
+        .prefix("host")
+        .tempfile_in(folder)
+        .map_err(testbed::Error::io("write to", folder))?
+        .into_temp_path();
+    let job = cell_job(boot)?;
+    let output = machine.run(&job, Start::Save(&state), work, cancel)?;
+    if output.result.is_empty() {
+        let console = output.console;
+        return Ok(Boot::Saved(Arc::new(Booted { state, console })));
+    }
+    Ok(Boot::Ended(output))
+}
+
+impl Booted {
+    /// Runs a cell from there to its end; the console is that of the whole.
+    pub fn resume(
+        &self,
+        machine: &Machine,
+        cell: &Planned,
+        work: &Path,
+        cancel: &Cancel,
+    ) -> Result<(Output, Done), Error> {
+        let start = Start::Saved(&self.state);
+        let ran = machine.run(&cell_job(cell)?, start, work, cancel);
+        let console = work.join("console");
+        let whole = [&self.console[..], &fs::read(&console).unwrap_or_default()].concat();
+        // For whoever looks why a cell failed.
+        let _ = fs::write(&console, &whole);
+        let output = Output {
+            console: whole,
+            ..ran?
+        };
+        let done = done(&output)?;
+        Ok((output, done))
+    }
+}
+
+fn cell_job(cell: &Planned) -> Result<String, Error> {
+    serde_json::to_string(&Job::Cell(Box::new(cell.spec.clone())))
+        .map_err(|e| Error::Usage(e.to_string()))
+}
+
+/// What the host said.
+pub fn done(output: &Output) -> Result<Done, Error> {
+    serde_json::from_str(&output.result)
+        .map_err(|e| Error::Usage(format!("the host's answer is not understood: {e}")))
+}
+
+/// What a worker does next.
+#[derive(Debug)]
+pub enum Task {
+    /// Boot and save the host of this cell, and tell [`Queue::booted`].
+    Boot(Planned),
+    /// Run a cell.
+    Cell(Planned, Boot),
+}
+
+#[derive(Debug)]
+enum State {
+    Making,
+    Made(Boot),
+}
+
+#[derive(Debug)]
+struct Inner {
+    todo: Vec<Planned>,
+    boots: BTreeMap<String, State>,
+    closed: bool,
+}
+
+/// The cells to run, in an order that keeps few saved hosts at a time.
+#[derive(Debug)]
+pub struct Queue {
+    inner: Mutex<Inner>,
+    changed: Condvar,
+    folder: TempDir,
+}
+
+impl Queue {
+    /// All of these cells.
+    pub fn new(todo: Vec<Planned>) -> Result<Self, Error> {
+        let folder = tempfile::tempdir();
+        Ok(Self {
+            folder: folder.map_err(testbed::Error::io("create", "a temporary folder"))?,
+            changed: Condvar::new(),
+            inner: Mutex::new(Inner {
+                todo,
+                boots: BTreeMap::new(),
+                closed: false,
+            }),
+        })
+    }
+
+    /// Where saved hosts go.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A cell whose host is saved; else a host to boot; else it waits for another
+    /// worker's. None when all cells are taken.
+    pub fn next(&self) -> Option<Task> {
+        let mut inner = self.lock();
+        loop {
+            if inner.closed || inner.todo.is_empty() {
+                return None;
+            }
+            if let Some(task) = inner.take() {
+                return Some(task);
+            }
+            inner = self
+                .changed
+                .wait(inner)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Takes the outcome of a [`Task::Boot`].
+    pub fn booted(&self, boot: &Planned, outcome: Boot) {
+        let mut inner = self.lock();
+        inner.boots.insert(host_of(boot), State::Made(outcome));
+        self.changed.notify_all();
+    }
+
+    /// Ends it for all workers.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn take(&mut self) -> Option<Task> {
+        let made = |cell: &Planned| match self.boots.get(&host_of(cell)) {
+            Some(State::Made(boot)) => Some(boot.clone()),
+            _ => None,
+        };
+        let mut cells = self.todo.iter().enumerate();
+        if let Some((i, boot)) = cells.find_map(|(i, cell)| Some((i, made(cell)?))) {
+            let cell = self.todo.remove(i);
+            let host = host_of(&cell);
+            if self.todo.iter().all(|c| host_of(c) != host) {
+                self.boots.remove(&host);
+            }
+            return Some(Task::Cell(cell, boot));
+        }
+        let new = |cell: &&Planned| !self.boots.contains_key(&host_of(cell));
+        let boot = self.todo.iter().find(new)?.boot();
+        self.boots.insert(host_of(&boot), State::Making);
+        Some(Task::Boot(boot))
+    }
+}
+
+/// What tells the host that a cell begins at from others.
+fn host_of(cell: &Planned) -> String {
+    format!("{:?}", cell.boot())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dense_bench::plan::cells;
+
+    fn ended() -> Boot {
+        Boot::Failed("no".into())
+    }
+
+    #[test]
+    fn every_cell_is_taken_once_after_its_host_was_booted() {
+        let all = cells("quick", None, None).unwrap();
+        let queue = Queue::new(all.clone()).unwrap();
+        let (mut boots, mut keys) = (0, Vec::new());
+        while let Some(task) = queue.next() {
+            match task {
+                Task::Boot(boot) => {
+                    boots += 1;
+                    queue.booted(&boot, ended());
+                }
+                Task::Cell(cell, _) => keys.push(cell.key()),
+            }
+            assert!(queue.lock().boots.len() <= 1);
+        }
+        // Three workloads on two kernels.
+        assert_eq!(boots, 6);
+        keys.sort();
+        let mut expected: Vec<_> = all.iter().map(Planned::key).collect();
+        expected.sort();
+        assert_eq!(keys, expected);
+    }
+
+    #[test]
+    fn two_workers_boot_two_hosts() {
+        let queue = Queue::new(cells("quick", None, None).unwrap()).unwrap();
+        let (Some(Task::Boot(one)), Some(Task::Boot(two))) = (queue.next(), queue.next()) else {
+            panic!();
+        };
+        assert_ne!(host_of(&one), host_of(&two));
+        queue.booted(&two, ended());
+        let Some(Task::Cell(cell, _)) = queue.next() else {
+            panic!();
+        };
+        assert_eq!(host_of(&cell), host_of(&two));
+        queue.close();
+        assert!(queue.next().is_none());
+    }
+}
