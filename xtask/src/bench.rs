@@ -324,7 +324,7 @@ fn run_cell(
         }
         Boot::Failed(why) => Err(Error::Usage(format!("its host's boot: {why}"))),
     };
-    let wall_s = started.elapsed().as_secs_f64();
+    let wall_s = started.elapsed().as_secs_f64() + boot.wall_s();
     let (output, done) = output.map_err(|error| kept_at(error, kept))?;
     let failed = match done {
         Done::Cell(CellOutput::Ok(measured)) => {

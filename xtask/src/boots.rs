@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use dense_bench::host_init::{Done, Job};
 use dense_bench::plan::Planned;
@@ -19,6 +20,7 @@ use crate::Error;
 pub struct Booted {
     state: TempPath,
     console: Vec<u8>,
+    wall_s: f64,
 }
 
 /// How a boot ended: saved, or with a result of its own, which then is each cell's.
@@ -30,6 +32,16 @@ pub enum Boot {
     Ended(Output),
     /// It gave nothing; why, in one line.
     Failed(String),
+}
+
+impl Boot {
+    /// What it took, in s of a real clock; 0 of one that can't be used.
+    pub fn wall_s(&self) -> f64 {
+        match self {
+            Self::Saved(booted) => booted.wall_s,
+            Self::Ended(_) | Self::Failed(_) => 0.0,
+        }
+    }
 }
 
 /// Runs a host from power-on until its guests have booted, and saves it in `folder`.
@@ -46,10 +58,16 @@ pub fn save(
         .map_err(testbed::Error::io("write to", folder))?
         .into_temp_path();
     let job = cell_job(boot)?;
+    let started = Instant::now();
     let output = machine.run(&job, Start::Save(&state), work, cancel)?;
     if output.result.is_empty() {
         let console = output.console;
-        return Ok(Boot::Saved(Arc::new(Booted { state, console })));
+        let wall_s = started.elapsed().as_secs_f64();
+        return Ok(Boot::Saved(Arc::new(Booted {
+            state,
+            console,
+            wall_s,
+        })));
     }
     Ok(Boot::Ended(output))
 }
