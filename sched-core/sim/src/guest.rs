@@ -87,8 +87,6 @@ pub struct Guest {
     /// ns in the host before the guest goes on.
     pub overhead: u64,
     window_left: u64,
-    /// Whose IPIs the handlers are, by task.
-    pub callers: Callers,
     /// How many answers are missing.
     pub missing: u32,
     /// In kernel mode.
@@ -96,10 +94,12 @@ pub struct Guest {
     /// Takes no interrupts.
     pub irqs_off: bool,
     irq_begun: bool,
+    /// There are `callers`.
+    called: bool,
     /// ns of interrupt handlers that have to run.
     pub irq_left: u64,
-    window: u64,
     in_vain: Option<InVain>,
+    window: u64,
     /// ns that it spun.
     pub spin_ns: u64,
     /// Spin exits.
@@ -107,6 +107,8 @@ pub struct Guest {
     random: SplitMix64,
     /// What it holds.
     pub held: Option<Held>,
+    /// Whose IPIs the handlers are, by task.
+    pub callers: Callers,
     /// The step of the round.
     pub step: u32,
     /// Rounds done.
@@ -131,6 +133,7 @@ impl Guest {
             spin_ns: 0,
             exits: 0,
             irq_begun: false,
+            called: false,
             window: if window == 0 { u64::MAX } else { window },
             window_left: 0,
             in_vain: None,
@@ -167,6 +170,7 @@ impl Guest {
     /// Another IPI of `caller`, whose handler takes `ns`.
     pub fn interrupt(&mut self, caller: u32, ns: u64) {
         self.irq_left += ns;
+        self.called = true;
         self.callers.push(caller);
     }
 
@@ -177,13 +181,13 @@ impl Guest {
 
     /// All handlers have run: whose IPIs they were. To be given back empty, for its memory.
     pub fn answered(&mut self) -> Callers {
-        self.irq_begun = false;
+        (self.irq_begun, self.called) = (false, false);
         std::mem::take(&mut self.callers)
     }
 
     /// Handlers that it may run now.
     fn interrupted(&self) -> bool {
-        !self.callers.is_empty() && !self.irqs_off
+        self.called && !self.irqs_off
     }
 
     /// ns on a CPU until something happens; `None`: only others can change that.

@@ -62,7 +62,7 @@ impl Where {
 #[derive(Debug)]
 #[repr(C, align(64))]
 struct Task {
-    guest: Guest,
+    run_ns: u64,
     cpu: u32,
     vm: u32,
     place: Where,
@@ -70,10 +70,10 @@ struct Task {
     pinned: bool,
     /// In `kvm_vcpu_on_spin()`.
     in_spin: bool,
+    guest: Guest,
     waiting_since: u64,
-    run_ns: u64,
-    delay_ns: u64,
     ran_until: u64,
+    delay_ns: u64,
     yielded_to_at: Option<u64>,
     /// While asleep; else in its queue.
     entity: Entity,

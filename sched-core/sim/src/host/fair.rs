@@ -12,9 +12,17 @@ const NO_GROUP: u32 = u32::MAX;
 
 impl Host {
     /// A task's group on a CPU, made when it is first needed; `None` on the top level.
+    #[inline]
     pub(super) fn group(&mut self, task: TaskId, cpu: usize) -> Option<usize> {
+        match self.layout {
+            Layout::Flat => None,
+            Layout::Vm | Layout::Vcpu => self.group_below(task, cpu),
+        }
+    }
+
+    fn group_below(&mut self, task: TaskId, cpu: usize) -> Option<usize> {
         let vm = self.tasks[task as usize].vm;
-        if vm == NO_VM || self.layout == Layout::Flat {
+        if vm == NO_VM {
             return None;
         }
         let slot = vm as usize * self.cpus.len() + cpu;
