@@ -70,6 +70,26 @@ pub struct Output {
     pub result: String,
 }
 
+/// What kernels, their lock and memory checkers and KUnit print when something is wrong.
+const COMPLAINTS: &[&str] = &[
+    "WARNING:",
+    "BUG:",
+    "KASAN:",
+    "Oops",
+    "INFO: possible",
+    "INFO: task",
+    "rcu: INFO",
+    "possible recursive locking",
+    "soft lockup",
+    "not ok ",
+];
+
+/// The first line of a console by which a kernel says that something is wrong.
+pub fn complaint(console: &str) -> Option<&str> {
+    let is_one = |line: &&str| COMPLAINTS.iter().any(|c| line.contains(c));
+    console.lines().find(is_one)
+}
+
 impl Machine {
     /// Runs the host with `job`, JSON text, and waits until it powers off or is saved.
     ///
@@ -168,6 +188,14 @@ fn padded(job: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn complaints_are_found() {
+        let good = "[0.1] # Totals: pass:3\n[0.2] ok 1 sched\n";
+        assert_eq!(complaint(good), None);
+        let bad = "[0.3] BUG: KASAN: slab-use-after-free in x\n";
+        assert_eq!(complaint(&format!("{good}{bad}")), Some(bad.trim()));
+    }
 
     #[test]
     fn jobs_are_of_one_size() {

@@ -6,16 +6,7 @@ use dense_bench::plan::cells;
 use dense_bench::spec::CellOutput;
 use e2e::{kernel, parts_for, run};
 use testbed::kernel::Variant;
-
-/// What the kernel prints when it finds something wrong.
-const REPORTS: &[&str] = &[
-    "WARNING:",
-    "BUG:",
-    "KASAN:",
-    "INFO: possible",
-    "INFO: task",
-    "rcu: INFO",
-];
+use testbed::machine::complaint;
 
 #[test]
 fn a_storm_of_changes_breaks_nothing() {
@@ -37,9 +28,7 @@ fn survive(variant: Variant, seed: u64) {
     let job = Job::Storm(Box::new(planned.spec));
     let (output, done) = run(&parts, &kernel(variant), &job, seed);
     let console = String::from_utf8_lossy(&output.console);
-    for report in REPORTS {
-        assert!(!console.contains(report), "{report}: {console}");
-    }
+    assert_eq!(complaint(&console), None, "{console}");
     assert!(console.contains("storm: "), "{console}");
     assert!(matches!(done, Done::Cell(CellOutput::Ok(_))), "{done:?}");
 }

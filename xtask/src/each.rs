@@ -3,14 +3,12 @@
 
 use dense_bench::host_init::{Done, Job};
 use testbed::kernel::{Kernel, Variant, series};
-use testbed::machine::Machine;
+use testbed::machine::{Machine, complaint};
 
 use crate::Error;
 use crate::bench::run_job;
 use crate::parts::{Parts, Workshop};
 
-/// What a kernel prints when something is wrong.
-const REPORTS: &[&str] = &["not ok ", "WARNING:", "BUG:"];
 /// Any image will do.
 const IMAGE: &str = "compute";
 /// A boot without VMs takes a few seconds of virtual time.
@@ -47,10 +45,7 @@ fn boot(workshop: &Workshop, parts: &Parts, kernel: &Kernel, name: &str) -> Resu
     let job = Job::Launches(Vec::new());
     let (output, done) = run_job(&machine, &job, work.path(), &workshop.cancel)?;
     let console = String::from_utf8_lossy(&output.console);
-    let report = REPORTS.iter().find_map(|report| {
-        let line = console.lines().find(|line| line.contains(report));
-        line.map(str::to_string)
-    });
+    let report = complaint(&console).map(str::to_string);
     let report = match (report, done) {
         (None, Done::Launches(_)) => return Ok(kunit_passes(&console)),
         (Some(report), _) => report,
