@@ -15,6 +15,7 @@ mod html;
 mod picture;
 mod scheduling;
 mod table;
+mod truth;
 mod vmm_cost;
 mod words;
 
@@ -22,6 +23,7 @@ pub use ablation::ablation;
 pub use contention::contention;
 pub use html::page;
 pub use table::{cost, table};
+pub use truth::truth;
 pub use vmm_cost::vmm_cost;
 
 /// Writes `report.html` and `report.md`.
