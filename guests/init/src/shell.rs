@@ -77,11 +77,30 @@ impl Program {
 /// Runs a program whose words are not for the console to its end; returns them,
 /// or why it failed.
 pub fn quiet(name: &str, args: &[&str]) -> Result<String> {
-    let output = Command::new(name)
-        .args(args)
+    said(Command::new(name).args(args))
+}
+
+/// The same with all that a command may be told.
+pub fn said(command: &mut Command) -> Result<String> {
+    let child = start_quiet(command)?;
+    words(command, child)
+}
+
+/// Starts a program whose words are kept for [`words`]; a pipe takes 64 KiB of them.
+pub fn start_quiet(command: &mut Command) -> Result<Child> {
+    command
         .stdin(Stdio::null())
-        .output()
-        .map_err(Error::os(format!("start {name}")))?;
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(Error::os(format!("start {}", name(command))))
+}
+
+/// Waits for the end of what a command has started; returns its words, or why it failed.
+pub fn words(command: &Command, child: Child) -> Result<String> {
+    let name = name(command);
+    let output = child.wait_with_output();
+    let output = output.map_err(Error::os(format!("wait for {name}")))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
@@ -91,6 +110,10 @@ pub fn quiet(name: &str, args: &[&str]) -> Result<String> {
         "{name} failed: {}; it said: {said}",
         output.status
     )))
+}
+
+fn name(command: &Command) -> String {
+    command.get_program().to_string_lossy().into_owned()
 }
 
 #[cfg(test)]
