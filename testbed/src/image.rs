@@ -22,7 +22,7 @@ struct Guest {
     own: Option<&'static str>,
     programs: &'static [&'static str],
     data: &'static [&'static str],
-    /// Debian packages, and the folders whose files of the package are wanted.
+    /// Debian packages, and how the paths of the files begin that are wanted of them.
     trees: &'static [(&'static str, &'static str)],
 }
 
@@ -66,6 +66,41 @@ const GUESTS: &[Guest] = &[
     Guest {
         programs: &["/usr/bin/memcached", "/usr/bin/memcslap"],
         ..Guest::of_init("memcached")
+    },
+    Guest {
+        programs: &[
+            // initdb and pg_ctl start the server by it.
+            "/bin/sh",
+            "/usr/lib/postgresql/15/bin/initdb",
+            "/usr/lib/postgresql/15/bin/pg_ctl",
+            "/usr/lib/postgresql/15/bin/pgbench",
+            "/usr/lib/postgresql/15/bin/postgres",
+            "/usr/lib/postgresql/15/bin/psql",
+            "/usr/lib/postgresql/15/lib/dict_snowball.so",
+            "/usr/lib/postgresql/15/lib/plpgsql.so",
+        ],
+        // What a database is made from.
+        data: &[
+            "/usr/share/postgresql/15/information_schema.sql",
+            "/usr/share/postgresql/15/pg_hba.conf.sample",
+            "/usr/share/postgresql/15/pg_ident.conf.sample",
+            "/usr/share/postgresql/15/postgres.bki",
+            "/usr/share/postgresql/15/postgresql.conf.sample",
+            "/usr/share/postgresql/15/snowball_create.sql",
+            "/usr/share/postgresql/15/sql_features.txt",
+            "/usr/share/postgresql/15/system_constraints.sql",
+            "/usr/share/postgresql/15/system_functions.sql",
+            "/usr/share/postgresql/15/system_views.sql",
+            "/usr/share/postgresql/15/timezonesets/Default",
+        ],
+        trees: &[
+            (
+                "postgresql-15",
+                "/usr/share/postgresql/15/extension/plpgsql",
+            ),
+            ("postgresql-15", "/usr/share/postgresql/15/tsearch_data/"),
+        ],
+        ..Guest::of_init("pgbench")
     },
     Guest::of_init("shootdown"),
     Guest {

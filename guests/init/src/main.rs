@@ -12,6 +12,8 @@ mod dedup;
 mod hackbench;
 mod make;
 mod memcached;
+mod pgbench;
+mod postgres;
 mod protocol;
 mod repeat;
 mod shell;
@@ -99,6 +101,7 @@ fn run(go: &Go) -> Result<Outcome> {
         "hackbench" => hackbench::run(go),
         "make" => make::run(go),
         "memcached" => memcached::run(go),
+        "pgbench" => pgbench::run(go),
         "shootdown" => shootdown::run(go),
         "malloc" | "tlb-shootdown" => stress_ng::run(&go.workload, go),
         "vips" => vips::run(go),
