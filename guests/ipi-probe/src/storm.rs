@@ -23,7 +23,10 @@ const SETTINGS: &[(&str, &[&str])] = &[
         "/sys/module/kvm/parameters/ipi_window_ns",
         &["1", "1000000000", "50000000"],
     ),
-    ("/sys/kernel/debug/kvm/yield_ranks", &["0", "0x55", "0x7f"]),
+    (
+        "/sys/kernel/debug/kvm/yield_ranks",
+        &["0", "0x55", "0x7f", "0xff"],
+    ),
 ];
 
 /// How long a VM lives in ms.
