@@ -202,22 +202,24 @@ pub enum Spinner {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Vain {
     since: u64,
-    last: u64,
+    exits: u64,
 }
 
 impl Vain {
-    /// Spin exits that are no farther apart belong to one wait, ns (`YIELD_VAIN_GAP`).
-    pub const GAP: u64 = 100_000;
+    /// Exits from one spin exit of a wait to the next, at most (`YIELD_VAIN_EXITS`): with
+    /// interrupts off there are only the host's own.
+    pub const EXITS: u64 = 4;
     /// So long may a wait be, ns (`YIELD_VAIN_MAX`).
     pub const MAX: u64 = 500_000;
 
-    /// A spin exit at `now`, ns, has found nobody. Is the wait too long, so that the VM's
-    /// spinners are [`Spinner::Kernel`] for the next 100 ms (`yield_rank_in_vain`)?
-    pub fn too_long(&mut self, now: u64) -> bool {
-        if now.wrapping_sub(self.last) > Self::GAP {
+    /// A spin exit at `now`, ns, the vCPU's exit number `exits`, has found nobody. Is the
+    /// wait too long, so that the VM's spinners are [`Spinner::Kernel`] for the next 100 ms
+    /// (`yield_rank_in_vain`)?
+    pub fn too_long(&mut self, now: u64, exits: u64) -> bool {
+        if exits.wrapping_sub(self.exits) > Self::EXITS {
             self.since = now;
         }
-        self.last = now;
+        self.exits = exits;
         now.wrapping_sub(self.since) > Self::MAX
     }
 }

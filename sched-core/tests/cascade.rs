@@ -188,18 +188,18 @@ fn who_spins_with_interrupts_off_waits_for_nobody_who_has_them_on() {
 }
 
 #[test]
-fn a_wait_is_in_vain_if_close_spin_exits_go_on_for_too_long() {
+fn a_wait_is_in_vain_if_its_spin_exits_go_on_for_too_long() {
     let mut vain = Vain::default();
-    let begin = 7 * Vain::MAX;
-    let steps = Vain::MAX / Vain::GAP;
-    for step in 0..=steps {
-        assert!(!vain.too_long(begin + step * Vain::GAP));
-    }
-    let end = begin + Vain::MAX + 1;
-    assert!(vain.too_long(end));
-    // One that comes later is of another wait.
-    assert!(!vain.too_long(end + Vain::GAP + 1));
-    assert!(!vain.too_long(end + Vain::GAP + 2));
+    let (begin, mut exits) = (7 * Vain::MAX, 1000);
+    assert!(!vain.too_long(begin, exits));
+    // However far apart they are.
+    exits += Vain::EXITS;
+    assert!(!vain.too_long(begin + Vain::MAX, exits));
+    exits += 1;
+    assert!(vain.too_long(begin + Vain::MAX + 1, exits));
+    // The vCPU did something else: a new wait.
+    exits += Vain::EXITS + 1;
+    assert!(!vain.too_long(begin + 2 * Vain::MAX, exits));
 }
 
 #[test]
