@@ -14,7 +14,7 @@ use crate::counters::{Counters, difference, snapshot};
 use crate::facts::facts;
 pub use crate::guest::Console;
 use crate::guest::{Event, Go, Guest, Listener, Outcome};
-use crate::placement;
+use crate::placement::{self, Held};
 use crate::spec::{CellOutput, CellSpec, Measured};
 use crate::timeline::{Timeline, Trace};
 use crate::truth::{Wait, Watch};
@@ -74,8 +74,11 @@ fn measure(spec: &CellSpec, host: Host) -> Result<Measured> {
     let third = placement::place(spec, &vms_pids, &mut changes)?;
     let truth = Watch::prepare(&spec.workload, &vms_pids, &mut changes)?;
     let trace = Trace::prepare(spec.timeline_ms, &mut changes)?;
+    let held = Held::hold(spec, &vms_pids)?;
     vms.go(spec)?;
     let go = Instant::now();
+    vms.watch_until(go + Duration::from_millis(spec.warmup_ms / 2))?;
+    held.release()?;
     vms.watch_until(go + Duration::from_millis(spec.warmup_ms))?;
     if let Some(truth) = &truth {
         truth.switch(true)?;

@@ -159,25 +159,71 @@ fn check_group(tid: u32, group: &Path) -> Result<()> {
     )))
 }
 
+/// vCPUs that may run anywhere, held where the seed has them begin: as many on each CPU,
+/// whose they are is chance. Hardly any moves later, so that decides who competes with whom.
+pub struct Held(Vec<u32>);
+
+impl Held {
+    /// Holds all vCPUs of these VMs; none if the cell pins them.
+    pub fn hold(spec: &CellSpec, pids: &[u32]) -> Result<Self> {
+        if spec.pinning != Pinning::None {
+            return Ok(Self(Vec::new()));
+        }
+        let mut tids = Vec::new();
+        for pid in pids {
+            let threads = threads_of(*pid)?;
+            tids.extend(threads.iter().filter(|t| t.vcpu.is_some()).map(|t| t.tid));
+        }
+        fastrand::Rng::with_seed(spec.seed).shuffle(&mut tids);
+        let cpus = our_cpus()?;
+        for (tid, cpu) in tids.iter().zip(cpus.iter().cycle()) {
+            put(*tid, *cpu)?;
+        }
+        Ok(Self(tids))
+    }
+
+    /// Lets them run on all CPUs that we may use.
+    pub fn release(self) -> Result<()> {
+        let allowed =
+            sched_getaffinity(None).map_err(Error::io("read the CPUs of", "this process"))?;
+        for tid in self.0 {
+            let path = format!("/proc/{tid}");
+            sched_setaffinity(raw(tid), &allowed).map_err(Error::io("release", &path))?;
+        }
+        Ok(())
+    }
+}
+
 /// Pins vCPU i to the i-th CPU that we may use.
 fn pin(threads: &[Thread]) -> Result<()> {
-    let allowed = sched_getaffinity(None).map_err(Error::io("read the CPUs of", "this process"))?;
-    let cpus: Vec<usize> = (0..CpuSet::MAX_CPU)
-        .filter(|&c| allowed.is_set(c))
-        .collect();
+    let cpus = our_cpus()?;
     for thread in threads {
         let Some(vcpu) = thread.vcpu else { continue };
-        let mut one = CpuSet::new();
-        one.set(cpus[vcpu as usize % cpus.len()]);
-        let tid = i32::try_from(thread.tid).ok().and_then(Pid::from_raw);
-        let path = format!("/proc/{}", thread.tid);
-        sched_setaffinity(tid, &one).map_err(Error::io("pin", &path))?;
-        let set = sched_getaffinity(tid).map_err(Error::io("read the CPUs of", &path))?;
-        if set != one {
-            return Err(Error::Invalid(format!("{path} was pinned and is not")));
-        }
+        put(thread.tid, cpus[vcpu as usize % cpus.len()])?;
     }
     Ok(())
+}
+
+fn our_cpus() -> Result<Vec<usize>> {
+    let allowed = sched_getaffinity(None).map_err(Error::io("read the CPUs of", "this process"))?;
+    let all = 0..CpuSet::MAX_CPU;
+    Ok(all.filter(|&cpu| allowed.is_set(cpu)).collect())
+}
+
+fn put(tid: u32, cpu: usize) -> Result<()> {
+    let mut one = CpuSet::new();
+    one.set(cpu);
+    let path = format!("/proc/{tid}");
+    sched_setaffinity(raw(tid), &one).map_err(Error::io("pin", &path))?;
+    let set = sched_getaffinity(raw(tid)).map_err(Error::io("read the CPUs of", &path))?;
+    match set == one {
+        true => Ok(()),
+        false => Err(Error::Invalid(format!("{path} was pinned and is not"))),
+    }
+}
+
+fn raw(tid: u32) -> Option<Pid> {
+    i32::try_from(tid).ok().and_then(Pid::from_raw)
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

@@ -23,7 +23,8 @@ pub struct CellSpec {
     pub mem_mib: u32,
     /// Disk of each VM in MiB, ext4 on the host's tmpfs.
     pub disk_mib: u32,
-    /// Seeds the workloads; on a real host it shifts the guests' starts, too.
+    /// Seeds the workloads, and says on which CPU each vCPU begins; on a real host it shifts
+    /// the guests' starts, too.
     pub seed: u64,
     /// From GO to the window's begin in ms.
     pub warmup_ms: u64,
