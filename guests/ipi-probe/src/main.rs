@@ -2,6 +2,7 @@
 //! KVM remembers, what that costs, whether a storm of them breaks anything, and
 //! what yields give and take.
 
+mod counters;
 mod error;
 mod guest;
 mod storm;
@@ -152,7 +153,7 @@ fn ping(kvm: &Kvm, via: Via, vcpus: u8, ms: u64) -> Result<serde_json::Value, Er
     };
     let vm = Vm::start(kvm, config)?;
     thread::sleep(Duration::from_millis(ms));
-    let counted = counters();
+    let counted = counters::kvm();
     vm.stop()?;
     let result = serde_json::json!({
         "rounds": vm.word(guest::ROUNDS),
@@ -184,24 +185,8 @@ fn gap(kvm: &Kvm, vcpus: u8) -> Result<serde_json::Value, Error> {
     let count = u64::from(vm.word(guest::GAP_COUNT)).min(guest::GAPS_MAX);
     let mut gaps: Vec<u32> = (0..count).map(|i| vm.word(guest::GAPS + i * 4)).collect();
     gaps.sort_unstable();
-    let counted = counters();
+    let counted = counters::kvm();
     vm.end()?;
     let middle = gaps.get(gaps.len() / 2).copied();
     Ok(serde_json::json!({ "exits": count, "median_cycles": middle, "counters": counted }))
-}
-
-/// KVM's statistics of directed yield, all VMs together; empty without debugfs.
-fn counters() -> serde_json::Map<String, serde_json::Value> {
-    let folder = Path::new("/sys/kernel/debug/kvm");
-    let files = fs::read_dir(folder).into_iter().flatten().flatten();
-    files
-        .filter_map(|file| {
-            let name = file.file_name().into_string().ok()?;
-            if !(name.starts_with("yield_hits") || name.starts_with("spin_")) {
-                return None;
-            }
-            let value: u64 = fs::read_to_string(file.path()).ok()?.trim().parse().ok()?;
-            Some((name, value.into()))
-        })
-        .collect()
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use kvm_ioctls::Kvm;
 
+use crate::counters::{self, Counters};
 use crate::error::Error;
 use crate::guest::{self, Program};
 use crate::vm::{Config, Place, Via, Vm, pin, thread_id};
@@ -173,6 +174,8 @@ struct Sample {
     hogs_ns: Vec<u64>,
     yields: u32,
     rounds: u32,
+    /// By KVM and the scheduler.
+    counted: [Counters; 2],
 }
 
 impl Sample {
@@ -186,6 +189,7 @@ impl Sample {
                 .word(guest::YIELDS)
                 .wrapping_add(pair.word(guest::YIELDS + 4)),
             rounds: pair.word(guest::ROUNDS),
+            counted: [counters::kvm(), counters::scheduler()],
         })
     }
 
@@ -199,6 +203,8 @@ impl Sample {
             "hogs_ns": spent(&self.hogs_ns, &before.hogs_ns),
             "yields": self.yields.wrapping_sub(before.yields),
             "rounds": self.rounds.wrapping_sub(before.rounds),
+            "kvm": counters::since(&self.counted[0], &before.counted[0]),
+            "scheduler": counters::since(&self.counted[1], &before.counted[1]),
         })
     }
 }
