@@ -73,6 +73,33 @@ fn a_hand_over_takes_one_yield() {
     assert!(yields <= 1.05 * rounds, "{results:?}");
 }
 
+/// With a CPU each and threads that never sleep on both. Where these are equally many,
+/// the yields bring the two to run at the same time, and then hardly any is needed: how
+/// often they look for their turn is as if nobody else were there. Where one of the two
+/// gets less, the other one waits, but no turn of that one is lost.
+#[test]
+fn hand_overs_between_cpus_are_as_if_nobody_else_were_there() {
+    let turns = "yields --what turns --place apart --ms 200";
+    let commands = [0, 2, 4, 3].map(|hogs| format!("{turns} --hogs {hogs}"));
+    let commands = commands.each_ref().map(String::as_str);
+    let (results, _) = probe(Variant::Patched, 2, &commands);
+    let [alone, two, four, three] = results.as_slice() else {
+        panic!("{results:?}");
+    };
+    let rounds = |result| number(result, "rounds");
+    let looks = |result| number(result, "yields") / rounds(result);
+    let least = |result| times(result, "pair_ns").into_iter().min().unwrap() as f64;
+    let speed = |result| rounds(result) / least(result);
+    for result in [two, four, three] {
+        assert!(speed(result) >= 0.95 * speed(alone), "{result} {alone}");
+    }
+    for result in [two, four] {
+        let taken = number(&result["kvm"], "directed_yield_successful");
+        assert!(taken <= 0.01 * rounds(result), "{result}");
+        assert!(looks(result) <= 1.05 * looks(alone), "{result} {alone}");
+    }
+}
+
 /// The two kernels differ by some instructions an exit, so that the same pick comes some
 /// ns earlier or later, and which of two equals goes first is chance. How often each is
 /// picked, and for how long, is not.
