@@ -15,12 +15,16 @@ pub enum State {
     Run,
     /// Spins for a spinlock of its VM.
     SpinLock(u32),
+    /// Spins for an rwsem of its VM.
+    SpinSem(u32),
     /// Spins for answers.
     SpinAnswers,
     /// Spins for the others of its VM.
     SpinBarrier,
     /// Halted, for a mutex of its VM.
     WaitMutex(u32),
+    /// Halted, for an rwsem of its VM.
+    WaitSem(u32),
     /// Halted, for a timer.
     Sleep,
 }
@@ -30,13 +34,13 @@ impl State {
     pub fn spins(self) -> bool {
         matches!(
             self,
-            Self::SpinLock(_) | Self::SpinAnswers | Self::SpinBarrier
+            Self::SpinLock(_) | Self::SpinSem(_) | Self::SpinAnswers | Self::SpinBarrier
         )
     }
 
     /// Has nothing to do but interrupts.
     pub fn halts(self) -> bool {
-        matches!(self, Self::WaitMutex(_) | Self::Sleep)
+        matches!(self, Self::WaitMutex(_) | Self::WaitSem(_) | Self::Sleep)
     }
 }
 
@@ -47,6 +51,8 @@ pub enum Held {
     Spin(u32),
     /// A mutex.
     Mutex(u32),
+    /// An rwsem.
+    Sem(u32),
 }
 
 /// What happens at the time of [`Guest::due`].
@@ -105,6 +111,8 @@ pub struct Guest {
     /// Spin exits.
     pub exits: u64,
     random: SplitMix64,
+    /// ns for which it is still polled before it sleeps, halted.
+    pub poll_left: u64,
     /// What it holds.
     pub held: Option<Held>,
     /// Whose IPIs the handlers are, by task.
@@ -137,6 +145,7 @@ impl Guest {
             window: if window == 0 { u64::MAX } else { window },
             window_left: 0,
             in_vain: None,
+            poll_left: 0,
             random: SplitMix64::seed_from_u64(seed),
         }
     }
@@ -197,7 +206,7 @@ impl Guest {
         } else {
             match self.state {
                 State::Run => self.left,
-                state if state.halts() => 0,
+                state if state.halts() => self.poll_left,
                 _ if self.window == u64::MAX => return None,
                 _ if self.in_vain.is_some() => self.in_vain.map_or(0, |v| v.left),
                 _ => self.window_left,
@@ -217,6 +226,8 @@ impl Guest {
             take(&mut self.left, ns);
         } else if self.state.spins() {
             self.spin(ns);
+        } else {
+            take(&mut self.poll_left, ns);
         }
     }
 

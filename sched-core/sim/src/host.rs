@@ -10,7 +10,9 @@ mod compare;
 mod delay;
 mod directed;
 mod fair;
+mod halt;
 mod happen;
+mod rwsem;
 mod spin;
 mod vmf;
 
@@ -75,6 +77,7 @@ struct Task {
     ran_until: u64,
     delay_ns: u64,
     yielded_to_at: Option<u64>,
+    polling: halt::Polling,
     /// While asleep; else in its queue.
     entity: Entity,
     /// The place that it has given its own for.
@@ -113,6 +116,8 @@ struct Cpu {
     /// Since when VMF keeps fair waiting, and until when fair has its floor.
     fair_waits_since: Option<u64>,
     fair_until: u64,
+    /// How often in a row it balanced in vain.
+    balance_failed: u32,
     vmf: Box<vmf_queue::Queue<VMF_ROOM>>,
     /// Of the comparison variants.
     compare: compare::OnCpu,
@@ -152,6 +157,7 @@ struct Vm {
     seen: Vec<Vcpu>,
     spinlocks: Vec<Lock>,
     mutexes: Vec<Lock>,
+    sems: Vec<rwsem::Sem>,
     /// cpu.weight as shares: 1024 for 100.
     shares: u64,
     workload: std::sync::Arc<str>,
@@ -184,6 +190,8 @@ pub struct Host {
     layout: Layout,
     llc: usize,
     costs: Costs,
+    /// For how long a halted vCPU is polled at most.
+    halt_poll_ns: u64,
     policy: Policy,
     tunables: Tunables,
     /// Somebody is of the class VMF.

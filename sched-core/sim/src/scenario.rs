@@ -4,6 +4,7 @@
 //! and column.
 
 mod bounded;
+mod step;
 
 use std::path::Path;
 
@@ -11,6 +12,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 pub use bounded::Bounded;
+pub use step::{Action, Step};
 
 use crate::policy::{Policy, Variant};
 use crate::{Error, Result};
@@ -87,6 +89,9 @@ pub struct HostSpec {
     /// Length of a request in ns; the kernel's default for this number of CPUs if absent.
     #[serde(default)]
     pub base_slice_ns: Option<Bounded<100_000, 1_000_000_000>>,
+    /// For how long a vCPU that halts alone on its CPU is polled, at most (`halt_poll_ns`).
+    #[serde(default = "halt_poll")]
+    pub halt_poll_ns: Ns,
     /// How vCPUs are put into cgroups.
     #[serde(default)]
     pub layout: Layout,
@@ -234,58 +239,7 @@ pub struct HogSpec {
     pub weight: Bounded<1, 10_000>,
 }
 
-/// One step of a vCPU's round. A time is drawn evenly between half and one and a half
-/// times `ns`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Step {
-    /// What.
-    #[serde(rename = "do")]
-    pub action: Action,
-    /// For how long, on average; the handler's time for `call` and `shootdown`.
-    #[serde(default)]
-    pub ns: Ns,
-    /// Of how many locks of the VM one is drawn.
-    #[serde(default = "one_lock")]
-    pub locks: Bounded<1, 4096>,
-    /// Whether interrupts are off while a spinlock is waited for and held.
-    #[serde(default)]
-    pub irqs_off: bool,
-    /// Who holds the lock shoots TLBs down before it lets it go: the handler's time. 0: it
-    /// doesn't.
-    #[serde(default)]
-    pub shootdown_ns: Ns,
-    /// In how many of 1,000 rounds.
-    #[serde(default = "always")]
-    pub per_mille: Bounded<0, 1_000>,
-}
-
-/// What a vCPU does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Action {
-    /// Computes in user mode.
-    Compute,
-    /// Works in the kernel.
-    Kernel,
-    /// Takes one of the VM's spinlocks, in order of arrival, and holds it.
-    Spinlock,
-    /// Takes one of the VM's mutexes, sleeping while it is taken, and holds it.
-    Mutex,
-    /// Interrupts one other vCPU and spins until it has answered.
-    Call,
-    /// Interrupts all other vCPUs that aren't halted and spins until all have answered.
-    Shootdown,
-    /// Spins until all vCPUs of the VM are here.
-    Barrier,
-    /// Halts.
-    Sleep,
-}
-
 fn one() -> Bounded<1, 10_000> {
-    Bounded(1)
-}
-fn one_lock() -> Bounded<1, 4096> {
     Bounded(1)
 }
 fn one_vm() -> Spanned<Bounded<1, 65_536>> {
@@ -294,14 +248,14 @@ fn one_vm() -> Spanned<Bounded<1, 65_536>> {
 fn sixteen() -> Bounded<1, 4096> {
     Bounded(16)
 }
+fn halt_poll() -> Ns {
+    Bounded(200_000)
+}
 fn hz() -> Bounded<24, 10_000> {
     Bounded(250)
 }
 fn weight() -> Bounded<1, 10_000> {
     Bounded(100)
-}
-fn always() -> Bounded<0, 1_000> {
-    Bounded(1_000)
 }
 
 impl Scenario {

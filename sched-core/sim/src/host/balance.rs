@@ -5,6 +5,8 @@ use super::{GROUP, Host, NO_VM, TaskId, Where};
 /// A thread that ran less than this ago has its data in its CPU's cache
 /// (`sysctl_sched_migration_cost`).
 const HOT_NS: u64 = 500_000;
+/// ... unless a CPU has failed more often than this to take one (`cache_nice_tries`).
+const NICE_TRIES: u32 = 1;
 /// A busy CPU balances this much more seldom than an idle one.
 const BUSY_FACTOR: u64 = 16;
 
@@ -23,8 +25,8 @@ impl Host {
             .or_else(|| self.idle.range(llc.start, cpu).next())
     }
 
-    /// Where a task wakes up (`select_task_rq_fair`): where it was if that is idle, an
-    /// idle CPU beside, its waker's if fewer wait there, or where it was.
+    /// Where a task wakes up (`select_task_rq_fair`): where it was if that is idle, an idle
+    /// CPU beside, its waker's if less waits there even with it, or where it was.
     pub(super) fn wake_cpu(&self, task: TaskId, waker: Option<usize>) -> usize {
         let state = &self.tasks[task as usize];
         let prev = state.cpu as usize;
@@ -36,7 +38,7 @@ impl Host {
         }
         let runnable = |cpu: usize| self.cpus[cpu].nr - self.cpus[cpu].delayed;
         let target = match waker {
-            Some(waker) if runnable(waker) < runnable(prev) => waker,
+            Some(waker) if runnable(waker) + 1 < runnable(prev) => waker,
             _ => prev,
         };
         self.idle_in_llc(target).unwrap_or(target)
@@ -90,6 +92,14 @@ impl Host {
         movable.min_by_key(|task| self.tasks[*task as usize].ran_until)
     }
 
+    /// A CPU balances: it takes a task from another, a hot one only after it has failed.
+    fn balance_from(&mut self, cpu: usize, from: usize) -> bool {
+        let failed = self.cpus[cpu].balance_failed;
+        let pulled = self.pull_from(cpu, from, failed <= NICE_TRIES);
+        self.cpus[cpu].balance_failed = if pulled { 0 } else { failed + 1 };
+        pulled
+    }
+
     fn pull_from(&mut self, cpu: usize, from: usize, keep_hot: bool) -> bool {
         let Some(task) = self.movable(from, keep_hot) else {
             return false;
@@ -106,7 +116,7 @@ impl Host {
         let near = self.idle_in_llc(cpu);
         let idle = near.or_else(|| self.idle.range(0, self.cpus.len()).next());
         if let Some(idle) = idle
-            && self.pull_from(idle, cpu, false)
+            && self.balance_from(idle, cpu)
         {
             self.resched(idle);
         }
@@ -138,7 +148,7 @@ impl Host {
         }
         if let Some(from) = from
             && self.cpus[from].nr >= self.cpus[cpu].nr + 2
-            && self.pull_from(cpu, from, false)
+            && self.balance_from(cpu, from)
             && self.cpus[cpu].curr.is_none()
         {
             self.resched(cpu);

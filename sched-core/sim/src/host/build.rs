@@ -9,7 +9,9 @@ use sched_core::ipi::Record;
 use sched_core::weight::LoadWeight;
 
 use super::compare::{Compared, OnCpu};
-use super::{Costs, Cpu, Host, Lock, NO_VM, Task, Vm, Where};
+use super::halt::Polling;
+use super::rwsem::Sem;
+use super::{Costs, Cpu, Host, Lock, NO_VM, Task, TaskId, Vm, Where};
 use crate::cpuset::CpuSet;
 use crate::guest::{Guest, State};
 use crate::policy::{Mode, Policy};
@@ -40,6 +42,7 @@ impl Host {
             layout: spec.layout,
             llc: spec.llc_cpus.get() as usize,
             costs: costs(scenario),
+            halt_poll_ns: spec.halt_poll_ns.get(),
             policy: policy.clone(),
             tunables: debooster::Tunables {
                 mode: match policy.mode {
@@ -102,8 +105,7 @@ impl Host {
         let most = |action| {
             let of = spec.steps.as_ref().iter().map(|s| s.as_ref());
             let locks = of.filter(|s| s.action == action).map(|s| s.locks.get());
-            let most = locks.max().unwrap_or(0);
-            (0..most).map(|_| Lock::default()).collect()
+            0..locks.max().unwrap_or(0)
         };
         self.vms.push(Vm {
             first,
@@ -111,8 +113,9 @@ impl Host {
             shares,
             weight: 0,
             steps: steps.clone(),
-            spinlocks: most(Action::Spinlock),
-            mutexes: most(Action::Mutex),
+            spinlocks: most(Action::Spinlock).map(|_| Lock::default()).collect(),
+            mutexes: most(Action::Mutex).map(|_| Lock::default()).collect(),
+            sems: most(Action::Rwsem).map(|_| Sem::default()).collect(),
             arrived: 0,
             last_boosted: 0,
             seen: vec![
@@ -146,6 +149,7 @@ impl Host {
             yields: TaskState::default(),
             swap: None,
             yielded_to_at: None,
+            polling: Polling::default(),
             waiting_since: 0,
             ran_until: 0,
             run_ns: 0,
@@ -175,15 +179,25 @@ impl Host {
             let state = &mut self.tasks[task];
             (state.cpu, state.pinned) = (cpu as u32, scenario.host.pinned);
             state.guest.step = steps as u32 - 1;
-            state.guest.wait(State::Sleep);
             let at = random.below(START_NS);
-            self.timers.set((2 * cpus + task) as u32, at);
+            match scenario.host.start {
+                Start::Spread => {
+                    state.guest.wait(State::Sleep);
+                    self.timers.set((2 * cpus + task) as u32, at);
+                }
+                // Nobody is idle, so everybody stays where it is.
+                Start::Random => {
+                    state.guest.run(at, false);
+                    self.enqueue(task as TaskId, cpu);
+                }
+            }
         }
         for cpu in 0..cpus {
             self.idle.set(cpu, true);
             self.cpus[cpu].phase = random.below(self.times.tick);
             let at = random.below(self.balance_interval(cpu));
             self.timers.set((cpus + cpu) as u32, at);
+            self.schedule(cpu);
         }
         self.add_hogs(scenario);
     }
@@ -207,6 +221,7 @@ fn cpu() -> Cpu {
     Cpu {
         root: Queue::default(),
         vmf: Box::default(),
+        balance_failed: 0,
         picked_at: 0,
         vmf_give_way: false,
         fair_waits_since: None,

@@ -233,6 +233,9 @@ impl Host {
         {
             self.set_slice_end(cpu, task);
             self.rearm(cpu);
+            if nr > 1 {
+                self.end_poll(task);
+            }
         }
     }
 
@@ -351,6 +354,7 @@ impl Host {
             self.stats.yield_to_run.1 += self.now - at;
         }
         self.seen_in(task);
+        self.take_sem_at_last(task);
     }
 
     /// The previous task waits again, unless it has left.

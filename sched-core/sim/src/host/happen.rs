@@ -4,10 +4,9 @@ use super::spin::{CALL_VECTOR, MANY_VECTOR};
 use super::{Host, TaskId, Where};
 use crate::guest::{Guest, Happening, Held, State};
 use crate::scenario::{Action, Step};
-use crate::timers::NEVER;
 
 impl Host {
-    fn guest(&mut self, task: TaskId) -> &mut Guest {
+    pub(super) fn guest(&mut self, task: TaskId) -> &mut Guest {
         &mut self.tasks[task as usize].guest
     }
 
@@ -20,7 +19,7 @@ impl Host {
                 Some(Happening::Done) => self.done(task),
                 Some(Happening::SpinExit) => self.spin_exit(cpu, task),
                 Some(Happening::Halt) => {
-                    if !self.take_free_mutex(task) {
+                    if !self.take_free(task) && !self.poll(cpu, task) {
                         return self.halt(cpu, task);
                     }
                 }
@@ -40,46 +39,6 @@ impl Host {
         if self.tasks[task as usize].place == Where::Running {
             self.rearm(self.tasks[task as usize].cpu as usize);
         }
-    }
-
-    fn halt(&mut self, cpu: usize, task: TaskId) {
-        self.stats.halts += 1;
-        self.dequeue(task, true);
-        self.schedule(cpu);
-    }
-
-    /// A timer of a halted vCPU.
-    pub(super) fn timer_fires(&mut self, task: TaskId) {
-        let id = 2 * self.cpus.len() as u32 + task;
-        self.timers.set(id, NEVER);
-        if self.guest(task).state != State::Sleep {
-            return;
-        }
-        self.touch(task);
-        self.next_step(task);
-        self.wake(task, None);
-        self.touched(task);
-    }
-
-    /// Makes a halted vCPU runnable.
-    fn wake(&mut self, task: TaskId, waker: Option<TaskId>) {
-        let place = self.tasks[task as usize].place;
-        if !place.sleeps() {
-            return;
-        }
-        self.guest(task).overhead += self.costs.wake;
-        self.seen_awake(task);
-        if place == Where::Delayed {
-            self.requeue(task);
-        } else {
-            let waker = waker.map(|w| self.tasks[w as usize].cpu as usize);
-            let cpu = self.wake_cpu(task, waker);
-            if self.tasks[task as usize].cpu as usize != cpu {
-                self.stats.migrations += 1;
-            }
-            self.enqueue(task, cpu);
-        }
-        self.wakeup_preempt(task);
     }
 
     /// Its handlers have run.
@@ -106,12 +65,14 @@ impl Host {
     fn done(&mut self, task: TaskId) {
         let guest = self.guest(task);
         if guest.held.is_some() && guest.state == State::Run {
-            let ns = self.step_of(task).shootdown_ns.get();
-            if ns > 0 && self.shoot_down(task, ns) {
+            let step = self.step_of(task);
+            let ns = step.shootdown_ns.get();
+            if self.downgrade(task, step.read_ns.get()) || ns > 0 && self.shoot_down(task, ns) {
                 return;
             }
         }
         match self.guest(task).held.take() {
+            Some(Held::Sem(lock)) => self.release_sem(task, lock),
             Some(Held::Spin(lock)) => self.release_spin(task, lock),
             Some(Held::Mutex(lock)) => self.release_mutex(task, lock),
             None => {}
@@ -166,6 +127,10 @@ impl Host {
                     self.vms[vm].mutexes[lock as usize].waiters.push(task);
                 }
             }
+            Action::Rwsem => {
+                let lock = guest.below(locks) as u32;
+                self.take_sem(task, lock);
+            }
             Action::Call => return self.call(task, ns),
             Action::Shootdown => return self.shoot_down(task, ns),
             Action::Barrier => return self.arrive(task),
@@ -191,7 +156,7 @@ impl Host {
         }
     }
 
-    fn hold(&mut self, task: TaskId, held: Held) {
+    pub(super) fn hold(&mut self, task: TaskId, held: Held) {
         let ns = self.step_of(task).ns.get();
         let guest = self.guest(task);
         guest.held = Some(held);
@@ -218,12 +183,21 @@ impl Host {
         let vm = self.tasks[task as usize].vm as usize;
         let state = &mut self.vms[vm].mutexes[lock as usize];
         state.owner = None;
-        if let Some(&next) = state.waiters.first()
-            && self.tasks[next as usize].place.sleeps()
-        {
-            self.guest(task).overhead += self.costs.send;
-            self.wake(next, Some(task));
+        if let Some(&next) = state.waiters.first() {
+            self.notify(task, next);
         }
+    }
+
+    /// A vCPU that sleeps for a lock has it if it is free.
+    fn take_free(&mut self, task: TaskId) -> bool {
+        let taken = match self.guest(task).state {
+            State::WaitSem(lock) => self.take_sem_awake(task, lock),
+            _ => self.take_free_mutex(task),
+        };
+        if taken {
+            self.halted_until_now(task);
+        }
+        taken
     }
 
     /// A vCPU that waits for a mutex has it if it is free.
@@ -279,6 +253,7 @@ impl Host {
         self.guest(task).missing += 1;
         self.guest(task).overhead += self.costs.send;
         self.touch(to);
+        self.halted_until_now(to);
         self.guest(to).interrupt(task, ns);
         self.seen_irq(to, Some(vector));
         self.wake(to, Some(task));

@@ -97,6 +97,9 @@ impl Host {
     pub(super) fn spin_exit(&mut self, cpu: usize, me: TaskId) {
         let cost = self.costs.spin_exit;
         self.tasks[me as usize].guest.spin_again(cost);
+        if self.lose_patience(me) {
+            return;
+        }
         self.tasks[me as usize].in_spin = true;
         let (vm, index) = self.vcpu(me);
         let mut seen = std::mem::take(&mut self.vms[vm].seen);
@@ -118,7 +121,7 @@ impl Host {
             return;
         }
         self.tasks[me as usize].in_spin = false;
-        if before == after && !self.toggled {
+        if before == after && !self.toggled && !self.spins_for_reader(me) {
             // The next ones will find nobody either; a record ends by time, so look now
             // and then.
             self.tasks[me as usize].guest.spin_in_vain(self.times.tick);
@@ -130,10 +133,15 @@ impl Host {
     fn spin_in_hope(&mut self, task: TaskId) {
         let vm = self.tasks[task as usize].vm as usize;
         while let Some(spinner) = self.vms[vm].in_vain.pop() {
-            self.touch(spinner);
-            self.tasks[spinner as usize].guest.spin_in_hope();
-            self.touched(spinner);
+            self.hope(spinner);
         }
+    }
+
+    /// What a vCPU spins for has changed: its next exit counts.
+    pub(super) fn hope(&mut self, spinner: TaskId) {
+        self.touch(spinner);
+        self.tasks[spinner as usize].guest.spin_in_hope();
+        self.touched(spinner);
     }
 
     fn search(&mut self, me: TaskId, index: u32, seen: &mut [Vcpu], boosted: &mut u32) -> bool {
