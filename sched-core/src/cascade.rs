@@ -6,10 +6,6 @@
 //! first. If no rank has a candidate that the scheduler takes, stock's scan decides
 //! ([`crate::scan`]).
 //!
-//! Who spins with interrupts off waits for a lock whose holders all have them off: a kernel
-//! that took it in both ways could deadlock. Nobody else of the walk counts for it, and if
-//! there is nobody, the holder runs: unless that goes on for too long ([`Vain`]).
-//!
 //! Source: `virt/kvm/yield_rank.c`, `arch/x86/kvm/ipi_link.c`, design section 4.3.
 
 use crate::ipi::Awaited;
@@ -150,21 +146,19 @@ impl Vcpu {
 }
 
 /// A set of ranks to use, for comparing: the bits of `yield_ranks` in debugfs. Bit r is for
-/// rank r, the one after the last for sparing the walk when somebody who is waited for runs,
-/// the next for leaving out who has interrupts on if the spinner has them off.
+/// rank r, the one after the last for sparing the walk when somebody who is waited for runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ranks(pub u32);
 
 impl Default for Ranks {
-    /// All (`GENMASK(KVM_YIELD_REASONS + 1, 0)`).
+    /// All (`GENMASK(KVM_YIELD_REASONS, 0)`).
     fn default() -> Self {
-        Self(0xff)
+        Self(0x7f)
     }
 }
 
 impl Ranks {
     const SERVED: u32 = 1 << Rank::ALL.len();
-    const MASKED: u32 = 2 << Rank::ALL.len();
 
     /// Without `rank`; without [`Rank::Relaxed`] is `kvm.relaxed_boost=0`.
     pub fn without(self, rank: Rank) -> Self {
@@ -178,50 +172,6 @@ impl Ranks {
     fn has_served(self) -> bool {
         self.0 & Self::SERVED != 0
     }
-
-    fn has_masked(self) -> bool {
-        self.0 & Self::MASKED != 0 && self.has(Rank::IrqsOff)
-    }
-}
-
-/// Who spins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Spinner {
-    /// User code, which waits for user code, of which the walk knows nothing.
-    User,
-    /// The kernel.
-    Kernel,
-    /// The kernel with interrupts off, in a VM of which [`Vain`] has told nothing of late.
-    Masked,
-}
-
-/// A vCPU's wait with interrupts off in which nobody was found to yield to.
-///
-/// No holder that runs lets others wait for long. So waiters get the lock in their order,
-/// and the next one is off its CPU: in such a VM a yield to another waiter is right.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Vain {
-    since: u64,
-    exits: u64,
-}
-
-impl Vain {
-    /// Exits from one spin exit of a wait to the next, at most (`YIELD_VAIN_EXITS`): with
-    /// interrupts off there are only the host's own.
-    pub const EXITS: u64 = 4;
-    /// So long may a wait be, ns (`YIELD_VAIN_MAX`).
-    pub const MAX: u64 = 500_000;
-
-    /// A spin exit at `now`, ns, the vCPU's exit number `exits`, has found nobody. Is the
-    /// wait too long, so that the VM's spinners are [`Spinner::Kernel`] for the next 100 ms
-    /// (`yield_rank_in_vain`)?
-    pub fn too_long(&mut self, now: u64, exits: u64) -> bool {
-        if exits.wrapping_sub(self.exits) > Self::EXITS {
-            self.since = now;
-        }
-        self.exits = exits;
-        now.wrapping_sub(self.since) > Self::MAX
-    }
 }
 
 /// How a cascade ended.
@@ -229,8 +179,7 @@ impl Vain {
 pub enum Outcome {
     /// The scheduler took a yield to this vCPU.
     Yielded(u32, Rank),
-    /// Nothing to do: who is waited for runs, or nobody but the ones that the scheduler
-    /// refused could hold what is waited for.
+    /// Who is waited for runs: nothing to do.
     Served,
     /// No rank had a candidate that the scheduler took: stock's scan.
     Scan,
@@ -238,12 +187,13 @@ pub enum Outcome {
 
 /// A spin exit of vCPU `me` (`kvm_yield_by_rank`).
 ///
-/// `awaited`: [`crate::ipi::Record::awaited`]. `last_boosted`: where the VM's walks begin;
-/// moved by a yield of the walk. `try_yield` asks the scheduler: did it take it?
+/// `awaited`: [`crate::ipi::Record::awaited`]. `kernel_mode`: a spinner in user mode waits
+/// for user code, of which the walk knows nothing. `last_boosted`: where the VM's walks
+/// begin; moved by a yield of the walk. `try_yield` asks the scheduler: did it take it?
 pub fn cascade(
     me: u32,
     awaited: Awaited,
-    spinner: Spinner,
+    kernel_mode: bool,
     vcpus: &[Vcpu],
     last_boosted: &mut u32,
     ranks: Ranks,
@@ -265,24 +215,17 @@ pub fn cascade(
     if awaited.running && ranks.has_served() {
         return Outcome::Served;
     }
-    let masked = spinner == Spinner::Masked && ranks.has_masked();
-    let by_walk = match spinner {
-        Spinner::User => return Outcome::Scan,
-        _ if masked => &[Rank::IrqsOff][..],
-        _ => &Rank::ALL[2..],
-    };
+    if !kernel_mode {
+        return Outcome::Scan;
+    }
     let best = walk(me, vcpus, *last_boosted);
-    for rank in by_walk {
+    for rank in &Rank::ALL[2..] {
         if let Some(idx) = attempt(best[*rank as usize], *rank) {
             *last_boosted = idx;
             return Outcome::Yielded(idx, *rank);
         }
     }
-    // A walk that doesn't see all proves nothing.
-    match masked && vcpus.len() <= WALK {
-        true => Outcome::Served,
-        false => Outcome::Scan,
-    }
+    Outcome::Scan
 }
 
 /// The best candidate of each rank, by [`Rank`] as index, among the vCPUs after the last

@@ -2,7 +2,7 @@
 //! definition.
 
 use proptest::prelude::*;
-use sched_core::cascade::{Outcome, Rank, Ranks, Spinner, Vain, Vcpu, WALK, cascade, walk};
+use sched_core::cascade::{Outcome, Rank, Ranks, Vcpu, WALK, cascade, walk};
 use sched_core::ipi::Awaited;
 
 #[path = "support/arbitrary.rs"]
@@ -10,7 +10,6 @@ mod arbitrary;
 use arbitrary::cases;
 
 const TIMER: u8 = 0xec;
-const KERNEL: Spinner = Spinner::Kernel;
 
 /// Preempted in user mode at `off_since`.
 fn preempted(off_since: u64) -> Vcpu {
@@ -47,7 +46,7 @@ fn irqs_off(vcpu: Vcpu) -> Vcpu {
 /// All yields are taken but those to `refuse`.
 fn run(vcpus: &[Vcpu], awaited: Awaited, ranks: Ranks, refuse: &[u32]) -> Outcome {
     let take = |idx: u32, _| !refuse.contains(&idx);
-    cascade(0, awaited, KERNEL, vcpus, &mut 0, ranks, take)
+    cascade(0, awaited, true, vcpus, &mut 0, ranks, take)
 }
 
 /// vCPU 0 spins; 1 to 6 are one of each kind, the worst first.
@@ -151,55 +150,10 @@ fn a_spinner_in_user_mode_has_no_walk() {
     let (vcpus, awaited) = one_of_each();
     let user = |awaited| {
         let ranks = Ranks::default();
-        cascade(0, awaited, Spinner::User, &vcpus, &mut 0, ranks, |_, _| {
-            true
-        })
+        cascade(0, awaited, false, &vcpus, &mut 0, ranks, |_, _| true)
     };
     assert_eq!(user(awaited), Outcome::Yielded(6, Rank::Ipi));
     assert_eq!(user(Awaited::default()), Outcome::Scan);
-}
-
-#[test]
-fn who_spins_with_interrupts_off_waits_for_nobody_who_has_them_on() {
-    let (mut vcpus, awaited) = one_of_each();
-    let none = Awaited::default();
-    let masked = |vcpus: &[Vcpu], awaited, ranks, takes: bool| {
-        let spinner = Spinner::Masked;
-        cascade(0, awaited, spinner, vcpus, &mut 0, ranks, |_, _| takes)
-    };
-    let all = Ranks::default();
-    // An IPI that is due comes first, as ever.
-    let ipi = Outcome::Yielded(6, Rank::Ipi);
-    assert_eq!(masked(&vcpus, awaited, all, true), ipi);
-    let holder = Outcome::Yielded(3, Rank::IrqsOff);
-    assert_eq!(masked(&vcpus, none, all, true), holder);
-    assert_eq!(masked(&vcpus, none, all, false), Outcome::Served);
-    // The others were preempted in the kernel or have an interrupt to take.
-    (vcpus[3].irqs_off, vcpus[5].irqs_off) = (false, false);
-    assert_eq!(masked(&vcpus, none, all, true), Outcome::Served);
-    // Two bits are needed for that.
-    let irq = Outcome::Yielded(4, Rank::Irq);
-    for ranks in [Ranks(0x7f), all.without(Rank::IrqsOff)] {
-        assert_eq!(masked(&vcpus, none, ranks, true), irq);
-    }
-    // Among more than a walk sees the holder may be one of the others.
-    vcpus.resize(WALK + 1, Vcpu::default());
-    assert_eq!(masked(&vcpus, none, all, true), Outcome::Scan);
-}
-
-#[test]
-fn a_wait_is_in_vain_if_its_spin_exits_go_on_for_too_long() {
-    let mut vain = Vain::default();
-    let (begin, mut exits) = (7 * Vain::MAX, 1000);
-    assert!(!vain.too_long(begin, exits));
-    // However far apart they are.
-    exits += Vain::EXITS;
-    assert!(!vain.too_long(begin + Vain::MAX, exits));
-    exits += 1;
-    assert!(vain.too_long(begin + Vain::MAX + 1, exits));
-    // The vCPU did something else: a new wait.
-    exits += Vain::EXITS + 1;
-    assert!(!vain.too_long(begin + 2 * Vain::MAX, exits));
 }
 
 #[test]
@@ -209,7 +163,7 @@ fn a_walk_begins_after_the_last_boosted_one_and_moves_it() {
     let ranks = Ranks::default();
     let mut next = || {
         let none = Awaited::default();
-        cascade(0, none, KERNEL, &vcpus, &mut last, ranks, |_, _| true)
+        cascade(0, none, true, &vcpus, &mut last, ranks, |_, _| true)
     };
     // Off since the same time: the first in turn. Never the spinner itself.
     for idx in [3, 4, 1, 2, 3] {
@@ -220,7 +174,7 @@ fn a_walk_begins_after_the_last_boosted_one_and_moves_it() {
         pending: Some(1),
         ..Awaited::default()
     };
-    cascade(0, awaited, KERNEL, &vcpus, &mut last, ranks, |_, _| true);
+    cascade(0, awaited, true, &vcpus, &mut last, ranks, |_, _| true);
     assert_eq!(last, 3);
 }
 
@@ -308,20 +262,16 @@ proptest! {
     /// reason first, and nothing is asked after a yield that was taken.
     #[test]
     fn a_cascade_asks_best_first(
-        vcpus in prop::collection::vec(vcpu(), 2..80), takes in any::<u64>(), bits in 0..256u32,
-        pending in prop::option::of(1..2u32), running: bool, irqs_off: bool,
+        vcpus in prop::collection::vec(vcpu(), 2..80), takes in any::<u64>(), bits in 0..128u32,
+        pending in prop::option::of(1..2u32), running: bool,
     ) {
-        let spinner = if irqs_off { Spinner::Masked } else { KERNEL };
-        let masked = irqs_off && bits & 0x88 == 0x88;
         let awaited = Awaited { pending, answering: None, running };
         let (mut asked, mut last) = (Vec::new(), 0);
-        let outcome = cascade(0, awaited, spinner, &vcpus, &mut last, Ranks(bits), |idx, rank| {
+        let outcome = cascade(0, awaited, true, &vcpus, &mut last, Ranks(bits), |idx, rank| {
             asked.push((rank, idx));
             takes >> (rank as u32) & 1 == 1
         });
         prop_assert!(asked.windows(2).all(|two| two[0].0 < two[1].0), "{:?}", asked);
-        let in_vain = |rank: Rank| masked && rank > Rank::Answer && rank != Rank::IrqsOff;
-        prop_assert!(!asked.iter().any(|(rank, _)| in_vain(*rank)), "{:?}", asked);
         let takes = |rank: Rank| takes >> (rank as u32) & 1 == 1;
         let taken: Vec<_> = asked.iter().filter(|(rank, _)| takes(*rank)).collect();
         match outcome {
@@ -331,15 +281,8 @@ proptest! {
                 prop_assert!(bits >> (rank as u32) & 1 == 1);
                 prop_assert_eq!(last, if rank < Rank::Irq { 0 } else { idx });
             }
-            Outcome::Served => {
-                let alone = masked && vcpus.len() <= WALK;
-                prop_assert!(running && bits & 64 != 0 || alone);
-                prop_assert!(taken.is_empty() && last == 0);
-            }
-            Outcome::Scan => {
-                prop_assert!(taken.is_empty() && last == 0);
-                prop_assert!(!masked || vcpus.len() > WALK);
-            }
+            Outcome::Served => prop_assert!(running && bits & 64 != 0 && taken.is_empty()),
+            Outcome::Scan => prop_assert!(taken.is_empty() && last == 0),
         }
     }
 }

@@ -23,10 +23,7 @@ const SETTINGS: &[(&str, &[&str])] = &[
         "/sys/module/kvm/parameters/ipi_window_ns",
         &["1", "1000000000", "50000000"],
     ),
-    (
-        "/sys/kernel/debug/kvm/yield_ranks",
-        &["0", "0x55", "0x7f", "0xff"],
-    ),
+    ("/sys/kernel/debug/kvm/yield_ranks", &["0", "0x55", "0x7f"]),
 ];
 
 /// How long a VM lives in ms.

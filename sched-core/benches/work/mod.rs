@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::sync::atomic::AtomicU32;
 
-use sched_core::cascade::{Ranks, Spinner, Vcpu, cascade};
+use sched_core::cascade::{Ranks, Vcpu, cascade};
 use sched_core::debooster::{
     self, Host, Level, Mode, Place, Settlement, TaskState, Tunables, Yield, settle,
 };
@@ -165,10 +165,9 @@ fn awaited_many(seed: u64) -> Call {
 fn walk(seed: u64, count: usize) -> Call {
     let vcpus = vcpus(seed, count);
     let (mut last, ranks) = (seed as u32 % count as u32, Ranks::default());
-    let kernel = Spinner::Kernel;
     Box::new(move || {
         let none = black_box(Awaited::default());
-        cascade(0, none, kernel, &vcpus, &mut last, ranks, |_, _| true);
+        cascade(0, none, true, &vcpus, &mut last, ranks, |_, _| true);
         u64::from(last)
     })
 }

@@ -1,6 +1,6 @@
 //! A spin exit: whom KVM yields to, by sched-core's records, cascade and scan.
 
-use sched_core::cascade::{self, Outcome, Rank, Spinner, Vcpu};
+use sched_core::cascade::{self, Outcome, Rank, Vcpu};
 use sched_core::ipi::word;
 use sched_core::scan::{self, YieldTo};
 
@@ -157,8 +157,7 @@ impl Host {
             let (first, ranks) = (me - index, self.policy.ranks);
             let attempt =
                 |to: u32, rank| self.yield_to(me, first + to, Some(rank)) == YieldTo::Taken;
-            let kernel = Spinner::Kernel;
-            match cascade::cascade(index, awaited, kernel, seen, boosted, ranks, attempt) {
+            match cascade::cascade(index, awaited, true, seen, boosted, ranks, attempt) {
                 Outcome::Yielded(..) => return true,
                 Outcome::Served => return false,
                 Outcome::Scan => {}
