@@ -139,6 +139,40 @@ pub fn table(measured: &Results, simulated: &Results) -> String {
     out
 }
 
+/// What stock's vCPUs do, measured and simulated: what the scenarios' times are set by at
+/// 2:1, and a check of the model elsewhere.
+pub fn stock_table(measured: &Results, simulated: &Results) -> String {
+    let mut out = String::from(
+        "| stock | | spin exits/s | yields tried/s | got a CPU/s | halts/s | time on a CPU | \
+         time asleep |\n|---|---|---|---|---|---|---|---|\n",
+    );
+    for setting in values(measured).keys() {
+        let name = title(setting);
+        for (results, whose) in [(measured, "testbed"), (simulated, "model")] {
+            let of = |c: &&Cell| c.variant == "stock" && tables::setting(c) == *setting;
+            let cells: Vec<&Cell> = results.cells.iter().filter(of).collect();
+            if !cells.is_empty() {
+                let _ = writeln!(out, "| {name} | {whose} | {} |", figures(&cells));
+            }
+        }
+    }
+    out
+}
+
+fn figures(cells: &[&Cell]) -> String {
+    let mean = |of: &dyn Fn(&Cell) -> f64| {
+        cells.iter().map(|c| of(c)).sum::<f64>() / cells.len().max(1) as f64
+    };
+    let rate =
+        |name: &str| mean(&|c| c.counters.get(name).copied().unwrap_or(0) as f64 / c.window_s);
+    let vcpus = mean(&|c| f64::from(c.guests * c.vcpus));
+    let [run, delay] = ["vcpu_run_ns", "vcpu_delay_ns"].map(|name| rate(name) / 1e9);
+    let counts = ["spin_exits", "yield_attempts", "vcpu_runs", "halt_exits"];
+    let counts = counts.map(|name| format!("{:.0}", rate(name)));
+    let [run, asleep] = [run, vcpus - run - delay].map(|s| format!("{:.0} %", 100.0 * s / vcpus));
+    format!("{} | {run} | {asleep}", counts.join(" | "))
+}
+
 fn title((workload, layout, guests, vcpus, cpus): &Setting) -> String {
     format!("{workload}, {layout}: {guests} x {vcpus} on {cpus}")
 }
@@ -180,6 +214,26 @@ mod tests {
         let values: Vec<f64> = merged.cells.iter().map(|c| c.value).collect();
         assert_eq!(values, [3.0]);
         assert!(merge(Vec::new(), folder.path()).is_err());
+    }
+
+    #[test]
+    fn what_is_neither_on_a_cpu_nor_waiting_is_asleep() {
+        let text = "name = \"t\"\nwindow_ms = 100\nwarmup_ms = 20\nvariants = [\"stock\"]\n\
+            [host]\ncpus = 2\nhalt_poll_ns = 0\n[[vm]]\nvcpus = 2\nworkload = \"w\"\nsteps = [\
+            { do = \"compute\", ns = 3_000_000 }, { do = \"sleep\", ns = 1_000_000 }]\n";
+        let results = run::run(&Scenario::parse(text, "t").unwrap(), 1, || ());
+        let table = stock_table(&results, &results);
+        let rows: Vec<&str> = table.lines().skip(2).collect();
+        assert_eq!(rows.len(), 2, "{table}");
+        let shares = rows[0].split(" | ").skip(6);
+        let shares = shares.map(|s| s.trim_end_matches(['|', ' ', '%']).parse::<f64>().unwrap());
+        let [on, asleep] = shares.collect::<Vec<_>>()[..] else {
+            panic!("{table}");
+        };
+        assert!(
+            (70.0..80.0).contains(&on) && (20.0..30.0).contains(&asleep),
+            "{table}"
+        );
     }
 
     #[test]

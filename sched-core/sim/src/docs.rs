@@ -68,8 +68,11 @@ fn simulator(folder: &Path, page: &str) -> Result<String> {
     let load =
         |name: &str| Results::load(&folder.join(name)).map_err(|e| Error::Invalid(e.to_string()));
     let [measured, simulated] = CALIBRATED;
-    let table = calibrate::table(&load(measured)?, &load(simulated)?);
-    let mut page = tables::replace(page, "calibration", &table)?;
+    let (measured, simulated) = (load(measured)?, load(simulated)?);
+    let table = calibrate::table(&measured, &simulated);
+    let page = tables::replace(page, "calibration", &table)?;
+    let table = calibrate::stock_table(&measured, &simulated);
+    let mut page = tables::replace(&page, "stock", &table)?;
     for name in FINDINGS {
         let results = load(&format!("sim-{name}.json"))?;
         page = tables::replace(&page, name, &tables::compare(&results))?;
