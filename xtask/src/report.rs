@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dense_bench::report::{self, ablation, contention, cost, table};
+use dense_bench::report::{self, ablation, contention, cost, table, truth};
 use dense_bench::results::Results;
 use dense_bench::vmm_cost;
 
@@ -53,11 +53,35 @@ pub const PAGES: &[Page] = &[
         render: costs,
     },
     Page {
+        page: "docs/directed-yield.md",
+        plan: "ipi",
+        render: |path| Ok(ipi(&load(path)?)),
+    },
+    Page {
         page: "docs/workloads.md",
         plan: "contention",
         render: |path| Ok(contention(&load(path)?)),
     },
+    Page {
+        page: "docs/workloads.md",
+        plan: "truth",
+        render: |path| Ok(truth(&load(path)?)),
+    },
 ];
+
+/// Work and who is hit, each where it was measured.
+fn ipi(results: &Results) -> String {
+    let (hits, work): (Vec<_>, Vec<_>) = results
+        .cells
+        .iter()
+        .cloned()
+        .partition(|cell| cell.workload.starts_with("truth-"));
+    let part = |cells| Results {
+        cells,
+        ..results.clone()
+    };
+    format!("{}\n{}", ablation(&part(work)), truth(&part(hits)))
+}
 
 /// Publishes `results`, if given, and writes all tables into their pages.
 pub fn run(results: Option<&Path>) -> Result<(), Error> {
