@@ -62,8 +62,9 @@ fn shares_are_kept_for(ms: u32) {
     }
     // One of two in one of two groups.
     assert!(share(groups, "hogs_ns") >= 0.98 / 4.0, "{groups}");
-    // One of two VMs, of the same size. When the clock stops, each may owe a slice.
-    let owed = 2.0 * SLICE_NS / (2.0 * 1e6 * f64::from(ms));
+    // One of two VMs on a CPU, of the same size. When the clock stops, each vCPU may owe
+    // a slice.
+    let owed = 2.0 * SLICE_NS / (1e6 * f64::from(ms));
     for result in [rival, spun] {
         assert!(share(result, "pair_ns") <= 0.5 * 1.005 + owed, "{result}");
     }
