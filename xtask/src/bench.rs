@@ -264,14 +264,8 @@ pub fn run_machine(
     cancel: &Cancel,
 ) -> Result<(Output, Done), Error> {
     let boot = planned.boot();
-    match boots::save(&machine(parts, &boot), &boot, work, work, cancel)? {
-        Boot::Saved(booted) => booted.resume(&machine(parts, planned), planned, work, cancel),
-        Boot::Ended(output) => {
-            let done = boots::done(&output)?;
-            Ok((output, done))
-        }
-        Boot::Failed(why) => Err(Error::Usage(why)),
-    }
+    let booted = boots::save(&machine(parts, &boot), &boot, work, work, cancel)?;
+    booted.run(&machine(parts, planned), planned, work, cancel)
 }
 
 /// Boots a host for a job; returns what it printed and what it said.
@@ -281,8 +275,7 @@ pub fn run_job(
     work: &Path,
     cancel: &Cancel,
 ) -> Result<(Output, Done), Error> {
-    let job = serde_json::to_string(job).map_err(|e| Error::Usage(e.to_string()))?;
-    let output = machine.run(&job, Start::Boot, work, cancel)?;
+    let output = machine.run(&boots::text(job)?, Start::Boot, work, cancel)?;
     let done = boots::done(&output)?;
     Ok((output, done))
 }
@@ -310,20 +303,9 @@ fn run_cell(
 ) -> Result<Cell, Error> {
     let work = tempfile::tempdir().map_err(testbed::Error::io("create", "a temporary folder"))?;
     let started = Instant::now();
-    let output = match boot {
-        Boot::Saved(booted) => {
-            let machine = machine(parts, planned);
-            let ran = booted.resume(&machine, planned, work.path(), &workshop.cancel);
-            // The result counts; a console that can't be kept costs only comfort.
-            let _ = fs::copy(work.path().join("console"), kept);
-            ran
-        }
-        Boot::Ended(output) => {
-            let _ = fs::write(kept, &output.console);
-            boots::done(output).map(|done| (output.clone(), done))
-        }
-        Boot::Failed(why) => Err(Error::Usage(format!("its host's boot: {why}"))),
-    };
+    let machine = machine(parts, planned);
+    let output = boot.run(&machine, planned, work.path(), &workshop.cancel);
+    let _ = fs::copy(work.path().join("console"), kept);
     let wall_s = started.elapsed().as_secs_f64() + boot.wall_s();
     let (output, done) = output.map_err(|error| kept_at(error, kept))?;
     let failed = match done {

@@ -42,6 +42,27 @@ impl Boot {
             Self::Ended(_) | Self::Failed(_) => 0.0,
         }
     }
+
+    /// Runs a cell from there to its end. Its console, that of the whole, is left in `work`,
+    /// for whoever looks why a cell failed; one that can't be kept costs only comfort.
+    pub fn run(
+        &self,
+        machine: &Machine,
+        cell: &Planned,
+        work: &Path,
+        cancel: &Cancel,
+    ) -> Result<(Output, Done), Error> {
+        let output = match self {
+            Self::Saved(booted) => booted.resume(machine, cell, work, cancel)?,
+            Self::Ended(output) => {
+                let _ = fs::write(work.join("console"), &output.console);
+                output.clone()
+            }
+            Self::Failed(why) => return Err(Error::Usage(format!("its host's boot: {why}"))),
+        };
+        let done = done(&output)?;
+        Ok((output, done))
+    }
 }
 
 /// Runs a host from power-on until its guests have booted, and saves it in `folder`.
@@ -73,32 +94,32 @@ pub fn save(
 }
 
 impl Booted {
-    /// Runs a cell from there to its end; the console is that of the whole.
-    pub fn resume(
+    fn resume(
         &self,
         machine: &Machine,
         cell: &Planned,
         work: &Path,
         cancel: &Cancel,
-    ) -> Result<(Output, Done), Error> {
+    ) -> Result<Output, Error> {
         let start = Start::Saved(&self.state);
         let ran = machine.run(&cell_job(cell)?, start, work, cancel);
         let console = work.join("console");
         let whole = [&self.console[..], &fs::read(&console).unwrap_or_default()].concat();
-        // For whoever looks why a cell failed.
         let _ = fs::write(&console, &whole);
-        let output = Output {
+        Ok(Output {
             console: whole,
             ..ran?
-        };
-        let done = done(&output)?;
-        Ok((output, done))
+        })
     }
 }
 
 fn cell_job(cell: &Planned) -> Result<String, Error> {
-    serde_json::to_string(&Job::Cell(Box::new(cell.spec.clone())))
-        .map_err(|e| Error::Usage(e.to_string()))
+    text(&Job::Cell(Box::new(cell.spec.clone())))
+}
+
+/// The job as a host gets it.
+pub fn text(job: &Job) -> Result<String, Error> {
+    serde_json::to_string(job).map_err(|e| Error::Usage(e.to_string()))
 }
 
 /// What the host said.
@@ -124,7 +145,8 @@ enum State {
 
 #[derive(Debug)]
 struct Inner {
-    todo: Vec<Planned>,
+    /// With what tells the host of each from others.
+    todo: Vec<(String, Planned)>,
     boots: BTreeMap<String, State>,
     closed: bool,
 }
@@ -145,7 +167,7 @@ impl Queue {
             folder: folder.map_err(testbed::Error::io("create", "a temporary folder"))?,
             changed: Condvar::new(),
             inner: Mutex::new(Inner {
-                todo,
+                todo: todo.into_iter().map(|c| (host_of(&c), c)).collect(),
                 boots: BTreeMap::new(),
                 closed: false,
             }),
@@ -195,23 +217,22 @@ impl Queue {
 
 impl Inner {
     fn take(&mut self) -> Option<Task> {
-        let made = |cell: &Planned| match self.boots.get(&host_of(cell)) {
+        let made = |host: &str| match self.boots.get(host) {
             Some(State::Made(boot)) => Some(boot.clone()),
             _ => None,
         };
         let mut cells = self.todo.iter().enumerate();
-        if let Some((i, boot)) = cells.find_map(|(i, cell)| Some((i, made(cell)?))) {
-            let cell = self.todo.remove(i);
-            let host = host_of(&cell);
-            if self.todo.iter().all(|c| host_of(c) != host) {
+        if let Some((i, boot)) = cells.find_map(|(i, (host, _))| Some((i, made(host)?))) {
+            let (host, cell) = self.todo.remove(i);
+            if self.todo.iter().all(|(other, _)| *other != host) {
                 self.boots.remove(&host);
             }
             return Some(Task::Cell(cell, boot));
         }
-        let new = |cell: &&Planned| !self.boots.contains_key(&host_of(cell));
-        let boot = self.todo.iter().find(new)?.boot();
-        self.boots.insert(host_of(&boot), State::Making);
-        Some(Task::Boot(boot))
+        let new = |(host, _): &&(String, Planned)| !self.boots.contains_key(host);
+        let (host, cell) = self.todo.iter().find(new)?;
+        self.boots.insert(host.clone(), State::Making);
+        Some(Task::Boot(cell.boot()))
     }
 }
 
