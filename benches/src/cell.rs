@@ -41,6 +41,11 @@ pub struct Host<'a> {
     pub booted: fn(&CellSpec) -> Result<CellSpec>,
 }
 
+/// For [`Host::booted`]: goes on with the cell that the guests were booted for.
+pub fn same_cell(spec: &CellSpec) -> Result<CellSpec> {
+    Ok(spec.clone())
+}
+
 /// Runs the cell. Whatever happens, no VM, no group, no file and no changed knob is left.
 pub fn run(spec: &CellSpec, host: Host) -> CellOutput {
     match measure(spec, host) {

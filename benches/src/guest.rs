@@ -101,7 +101,7 @@ impl Guest {
             .arg(&disk)
             .args(["--cpus", &spec.vcpus.to_string()])
             .args(["--mem", &format!("{}M", spec.mem_mib)])
-            .args(["--cmdline", &spec.guest_cmdline])
+            .args(["--cmdline", &cmdline(spec)])
             .args(options(spec))
             .stdin(Stdio::piped())
             .stdout(to_output)
@@ -126,7 +126,7 @@ impl Guest {
         self.process.id()
     }
 
-    /// Whether it has booted.
+    /// Whether it has booted and can begin.
     pub fn is_ready(&self) -> bool {
         self.ready
     }
@@ -252,6 +252,11 @@ fn options(spec: &CellSpec) -> Vec<&str> {
         options.extend(["--vcpu-class", &spec.class, "--vcpu-class-strict"]);
     }
     options
+}
+
+/// What the guest's kernel is told, and its first process, which gets ready for the workload.
+fn cmdline(spec: &CellSpec) -> String {
+    format!("{} vmfirst.workload={}", spec.guest_cmdline, spec.workload)
 }
 
 /// Takes all that guests print.

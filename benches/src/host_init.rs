@@ -15,7 +15,7 @@ use rustix::system::{RebootCommand, reboot};
 
 use serde::{Deserialize, Serialize};
 
-use crate::cell::{Console, Host};
+use crate::cell::{Console, Host, same_cell};
 use crate::launch::{self, Launch, Launched};
 use crate::spec::{CellOutput, CellSpec};
 use crate::storm::Storm;
@@ -103,7 +103,7 @@ fn serve() -> Result<Done> {
         Job::Cell(spec) => Done::Cell(run_cell(&spec, save)),
         Job::Storm(spec) => {
             let _storm = Storm::start(spec.seed)?;
-            Done::Cell(run_cell(&spec, |spec| Ok(spec.clone())))
+            Done::Cell(run_cell(&spec, same_cell))
         }
         Job::Launches(launches) => {
             Done::Launches(launches.iter().map(launch::run).collect::<Result<_>>()?)

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use clap::{Parser, Subcommand};
-use dense_bench::cell::Console;
+use dense_bench::cell::{Console, same_cell};
 use dense_bench::host_init::{self, STATE, read_json};
 use dense_bench::report::compare::{CompareArgs, compare};
 use dense_bench::results::Results;
@@ -127,7 +127,7 @@ fn run_cell(spec: &Path, scratch: &Path, state: &Path) -> Result<ExitCode> {
     let stop = stop_on_signals()?;
     let console: Console = Arc::new(Mutex::new(std::io::stderr()));
     let host = cell::Host {
-        booted: |spec| Ok(spec.clone()),
+        booted: same_cell,
         scratch,
         state,
         console: &console,

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-use crate::cell::{self, Console};
+use crate::cell::{self, Console, same_cell};
 use crate::facts::{describe, facts};
 use crate::host_init::STATE;
 use crate::plan::Planned;
@@ -100,7 +100,7 @@ fn one(session: &mut Session, planned: &Planned, args: &RunArgs, stop: &AtomicBo
         state: &args.state,
         console: &console,
         stop,
-        booted: |spec| Ok(spec.clone()),
+        booted: same_cell,
     };
     let all = limit_cpus(planned.pcpus)?;
     let began = Instant::now();

@@ -70,7 +70,7 @@ fn outcome_until(
     change(&mut spec);
     let console: Console = Arc::new(Mutex::new(Vec::new()));
     let host = Host {
-        booted: |spec| Ok(spec.clone()),
+        booted: same_cell,
         scratch: scratch.path(),
         state: folder.path(),
         console: &console,

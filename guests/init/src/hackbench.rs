@@ -12,19 +12,14 @@ const LOOPS: u32 = 50;
 /// Counts messages.
 pub fn run(go: &Go) -> Result<Outcome> {
     let messages = f64::from(go.clients) * f64::from(go.clients) * f64::from(LOOPS);
-    repeat::run(
-        go,
-        (messages / 1e3, "k messages/s"),
-        || Ok(()),
-        |_, _| {
-            let (fds, loops) = (go.clients.to_string(), LOOPS.to_string());
-            let args = ["--pipe", "--groups=1", "--fds", &fds, "--loops", &loops];
-            let said = quiet(PROGRAM, &args)?;
-            // It says so at the end, when every receiver has got all that it expects.
-            if said.lines().any(|line| line.starts_with("Time: ")) {
-                return Ok(());
-            }
-            Err(Error::Workload(format!("hackbench said: {said}")))
-        },
-    )
+    repeat::run(go, (messages / 1e3, "k messages/s"), |_, _| {
+        let (fds, loops) = (go.clients.to_string(), LOOPS.to_string());
+        let args = ["--pipe", "--groups=1", "--fds", &fds, "--loops", &loops];
+        let said = quiet(PROGRAM, &args)?;
+        // It says so at the end, when every receiver has got all that it expects.
+        if said.lines().any(|line| line.starts_with("Time: ")) {
+            return Ok(());
+        }
+        Err(Error::Workload(format!("hackbench said: {said}")))
+    })
 }

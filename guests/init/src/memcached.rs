@@ -11,7 +11,7 @@ use std::{fs, thread};
 
 use crate::protocol::{Go, Outcome};
 use crate::shell::{Program, quiet};
-use crate::{Error, Result, repeat};
+use crate::{Error, Result, repeat, vcpus};
 
 const SERVER: &str = "/usr/bin/memcached";
 const LOAD: &str = "/usr/bin/memcslap";
@@ -21,31 +21,38 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Keys that a run sets, and gets of each thread in it.
 const KEYS: u32 = 250;
 
-/// Counts sets and gets.
-pub fn run(go: &Go) -> Result<Outcome> {
+/// Starts the server; the workload then counts sets and gets.
+pub fn prepare() -> Result<impl FnOnce(&Go) -> Result<Outcome>> {
     // memcached looks its user up, and a guest has no users.
     fs::create_dir_all("/etc")
         .and_then(|()| fs::write("/etc/passwd", "root:x:0:0::/:/bin/sh\n"))
         .map_err(Error::os("write /etc/passwd"))?;
-    let threads = go.clients.to_string();
+    let threads = vcpus().to_string();
     let server = Program::start(
         SERVER,
         &["-u", "root", "-s", SOCKET, "-t", &threads, "-m", "32"],
     )?;
+    wait_for_listening()?;
+    Ok(move |go: &Go| {
+        let outcome = load(go);
+        server.kill();
+        outcome
+    })
+}
+
+fn load(go: &Go) -> Result<Outcome> {
     let operations = f64::from(KEYS + KEYS * go.clients);
-    let outcome = repeat::run(go, (operations / 1e3, "k ops/s"), listening, |number, _| {
+    repeat::run(go, (operations / 1e3, "k ops/s"), |number, _| {
         let (threads, keys) = (go.clients.to_string(), KEYS.to_string());
         let args = ["--test=get", "--servers", SOCKET, "--concurrency", &threads];
         let more = ["--execute-number", &keys, "--initial-load", &keys];
         quiet(LOAD, &[&args[..], &more].concat())?;
         check(number + 1, go.clients)
-    });
-    server.kill();
-    outcome
+    })
 }
 
 /// Waits until the server listens.
-fn listening() -> Result<()> {
+fn wait_for_listening() -> Result<()> {
     let started = Instant::now();
     while !fs::exists(SOCKET).unwrap_or(false) || UnixStream::connect(SOCKET).is_err() {
         if started.elapsed() > PATIENCE {

@@ -19,12 +19,10 @@ use crate::postgres::{DATABASE, Server};
 use crate::protocol::{Go, Outcome};
 use crate::shell::{said, start_quiet, words};
 use crate::window::{Counts, Window};
-use crate::{Error, Result};
+use crate::{Error, Result, vcpus};
 
 /// The logs, a file for each of its threads: the folder, and how their names begin.
 const LOG: (&str, &str) = ("/tmp", "pgbench_log");
-/// How long the load runs before the window.
-const WARM_UP: Duration = Duration::from_millis(400);
 /// In s: pgbench runs until it is told to end.
 const ENDLESS: &str = "1000000";
 /// The amounts, and how many there are.
@@ -34,21 +32,22 @@ const SUMS: &str = "SELECT (SELECT sum(abalance) FROM pgbench_accounts), \
      (SELECT sum(delta) FROM pgbench_history), \
      (SELECT count(*) FROM pgbench_history)";
 
-/// Counts transactions.
-pub fn run(go: &Go) -> Result<Outcome> {
-    let window = Window::new(go);
+/// Starts a server and makes the tables; the workload then counts transactions.
+pub fn prepare() -> Result<impl FnOnce(&Go) -> Result<Outcome>> {
     let server = Server::start()?;
-    let outcome = measure(&server, go, &window);
-    let stopped = server.stop();
-    // Why there is nothing measured says more than why the server did not end.
-    outcome.and_then(|outcome| stopped.map(|()| outcome))
-}
-
-fn measure(server: &Server, go: &Go, window: &Window) -> Result<Outcome> {
-    let scale = go.clients.to_string();
+    let scale = vcpus().to_string();
     let tables = ["-i", "-q", "-s", &scale, DATABASE];
     said(server.client("pgbench").args(tables))?;
-    wait_for_start(go, window)?;
+    Ok(move |go: &Go| {
+        let outcome = measure(&server, go);
+        let stopped = server.stop();
+        // Why there is nothing measured says more than why the server did not end.
+        outcome.and_then(|outcome| stopped.map(|()| outcome))
+    })
+}
+
+fn measure(server: &Server, go: &Go) -> Result<Outcome> {
+    let window = Window::new(go);
     let mut load = load(server, go);
     let child = start_quiet(&mut load)?;
     window.sleep_until(window.begin);
@@ -71,24 +70,6 @@ fn measure(server: &Server, go: &Go, window: &Window) -> Result<Outcome> {
         window_s,
         extras,
     })
-}
-
-/// Sleeps until it is time for the load to warm up: all guests begin together, and
-/// time without load costs an emulated host little.
-fn wait_for_start(go: &Go, window: &Window) -> Result<()> {
-    let start = window.begin.saturating_sub(WARM_UP);
-    let ready = window.go.elapsed();
-    if ready > start {
-        return Err(Error::Workload(format!(
-            "the tables took {} ms, and the load is to run for {} ms before the window: give more \
-             warm-up than {} ms",
-            ready.as_millis(),
-            WARM_UP.as_millis(),
-            go.warmup_ms
-        )));
-    }
-    window.sleep_until(start);
-    Ok(())
 }
 
 /// pgbench, until it is told to end.

@@ -2,7 +2,7 @@
 //!
 //! | line | from | meaning |
 //! |---|---|---|
-//! | `VMFIRST READY` | guest | booted, disk mounted |
+//! | `VMFIRST READY` | guest | booted, disk mounted, workload prepared |
 //! | `VMFIRST GO {json}` | harness | run this |
 //! | `VMFIRST END poweroff` | harness | end without running anything; also `reboot`, `panic` |
 //! | `VMFIRST RESULT {json}` | guest | what was measured |
@@ -55,7 +55,7 @@ pub struct Outcome {
     pub extras: BTreeMap<String, f64>,
 }
 
-/// Tells the harness that the guest has booted.
+/// Tells the harness that the guest has booted and can begin.
 pub fn ready() {
     println!("{PREFIX} READY");
 }

@@ -8,30 +8,20 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use crate::Result;
 use crate::protocol::{Go, Outcome};
 use crate::window::{Counts, Window};
-use crate::{Error, Result};
 
 /// Repeats `piece` from now on. It is told its number, from 0, and may tell what
-/// part of itself is done. `prepare` comes first and counts as warm-up.
+/// part of itself is done.
 ///
 /// `size` is what a piece counts in `unit` a second.
 pub fn run(
     go: &Go,
     (size, unit): (f64, &'static str),
-    prepare: impl FnOnce() -> Result<()>,
     piece: impl Fn(u32, &dyn Fn(f64)) -> Result<()> + Sync,
 ) -> Result<Outcome> {
     let window = Window::new(go);
-    prepare()?;
-    let prepared = window.go.elapsed();
-    if prepared > window.begin {
-        return Err(Error::Workload(format!(
-            "getting ready took {} ms: give more warm-up than {} ms",
-            prepared.as_millis(),
-            go.warmup_ms
-        )));
-    }
     let (track, stop) = (Track::default(), AtomicBool::new(false));
     thread::scope(|scope| {
         let pieces = scope.spawn(|| {
@@ -91,6 +81,7 @@ impl Track {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Error;
 
     #[test]
     fn work_between_two_times_is_in_a_straight_line() {
@@ -118,18 +109,12 @@ mod tests {
             thread::sleep(Duration::from_millis(1));
             Ok(())
         };
-        let outcome = run(&go, (7.0, "things/s"), || Ok(()), sleep).unwrap();
+        let outcome = run(&go, (7.0, "things/s"), sleep).unwrap();
         assert!(outcome.value > 0.0);
         let fail = |number, _: &dyn Fn(f64)| match number {
             0 => Ok(()),
             _ => Err(Error::Workload("no".into())),
         };
-        assert!(run(&go, (1.0, ""), || Ok(()), fail).is_err());
-        let slow = || {
-            thread::sleep(Duration::from_millis(go.warmup_ms + 1));
-            Ok(())
-        };
-        let error = run(&go, (1.0, ""), slow, sleep).unwrap_err().to_string();
-        assert!(error.contains("more warm-up than 5 ms"), "{error}");
+        assert!(run(&go, (1.0, ""), fail).is_err());
     }
 }

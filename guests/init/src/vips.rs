@@ -29,17 +29,12 @@ const CHECKSUM: u32 = 0xc365_3142;
 const HEADER: usize = 64;
 const PIXELS: usize = (SIDE * SIDE * 3) as usize;
 
-/// Counts pixels.
-pub fn run(go: &Go) -> Result<Outcome> {
-    let prepare = || {
-        fs::write(DRAWN, draw()).map_err(Error::os("write the input"))?;
-        Program::start(PROGRAM, &["colourspace", DRAWN, INPUT, "labq"])?.finish()?;
-        Ok(())
-    };
+/// Draws the picture; the workload then counts pixels.
+pub fn prepare() -> Result<impl FnOnce(&Go) -> Result<Outcome>> {
+    fs::write(DRAWN, draw()).map_err(Error::os("write the input"))?;
+    Program::start(PROGRAM, &["colourspace", DRAWN, INPUT, "labq"])?.finish()?;
     let size = f64::from(SIDE * SIDE) / 1e6;
-    repeat::run(go, (size, "Mpixel/s"), prepare, |_, reach| {
-        image(go.clients, reach)
-    })
+    Ok(move |go: &Go| repeat::run(go, (size, "Mpixel/s"), |_, reach| image(go.clients, reach)))
 }
 
 /// Runs the chain once and checks what comes out.
