@@ -14,6 +14,7 @@ mod figures;
 mod html;
 mod picture;
 mod scheduling;
+mod summary;
 mod table;
 mod truth;
 mod vmm_cost;
@@ -22,6 +23,7 @@ mod words;
 pub use ablation::ablation;
 pub use contention::contention;
 pub use html::page;
+pub use summary::summary;
 pub use table::{cost, table};
 pub use truth::truth;
 pub use vmm_cost::vmm_cost;
@@ -30,7 +32,10 @@ pub use vmm_cost::vmm_cost;
 pub fn write_all(results: &Results, folder: &Path) -> Result<()> {
     for (name, text) in [
         ("report.html", page(results)),
-        ("report.md", table(results)),
+        (
+            "report.md",
+            format!("{}\n{}", summary(results), table(results)),
+        ),
     ] {
         let path = folder.join(name);
         fs::write(&path, text).map_err(Error::io("write", &path))?;

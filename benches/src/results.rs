@@ -17,6 +17,8 @@ use crate::{Error, Result};
 /// The schema that this program writes. It reads 1 too, which lacks `failures`,
 /// `machine` and `timeline`.
 pub const SCHEMA_VERSION: u32 = 2;
+/// The version that names the commit whose programs gave the figures.
+pub const COMMIT: &str = "commit";
 
 /// All cells of a run, with what they have in common.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -289,7 +291,8 @@ impl Results {
     ) -> Result<()> {
         let advice = "give another --out, or run without --resume";
         let old = &self.versions;
-        let names = old.keys().chain(versions.keys());
+        // A commit that leaves all others as they are changes no figure.
+        let names = old.keys().chain(versions.keys()).filter(|n| *n != COMMIT);
         if let Some(name) = names.into_iter().find(|n| old.get(*n) != versions.get(*n)) {
             let say = |v: Option<&String>| v.map_or("absent", String::as_str).to_string();
             return Err(Error::Invalid(format!(

@@ -16,8 +16,9 @@ const CPU: &str = "EPYC,svm=on,npt=on,pause-filter=on,pfthreshold=on,rdrand=off,
 
 /// The host kernel's command line. With the filter's threshold at its default
 /// of 128 cycles, the gap between two turns of a vCPU would reset the count,
-/// and directed yield would almost never fire.
-const CMDLINE: &str = "console=ttyS0 nokaslr tsc=reliable panic=-1 \
+/// and directed yield would almost never fire. The TSC runs at 1 GHz, so a jiffy's
+/// loops are known: each CPU would measure them for some 50 ms, while another waits.
+const CMDLINE: &str = "console=ttyS0 nokaslr tsc=reliable lpj=4000000 panic=-1 \
     kvm_amd.pause_filter_thresh=65000 kvm_amd.pause_filter_count=200 \
     kvm_amd.pause_filter_count_max=200";
 

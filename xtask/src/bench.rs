@@ -11,18 +11,18 @@ use dense_bench::host_init::{Done, Job};
 use dense_bench::plan::Planned;
 use dense_bench::report;
 use dense_bench::report::compare::{replayed, same};
-use dense_bench::results::{Cell, Run};
+use dense_bench::results::{COMMIT, Cell, Run};
 use dense_bench::session::{Choice, Replay, Session};
 use dense_bench::spec::CellOutput;
 use indicatif::ProgressBar;
 use testbed::emulator::Emulator;
 use testbed::machine::{Machine, Output, Start};
-use testbed::proc::Cancel;
+use testbed::proc::{self, Cancel};
 use testbed::{kernel, packages};
 
 use crate::Error;
 use crate::boots::{self, Boot, Queue, Task};
-use crate::parts::{Parts, Workshop};
+use crate::parts::{Parts, Workshop, repo};
 
 /// Virtual time in s after which a host is given up: boot, and all that a cell may take.
 const HOST_LIMIT_S: u64 = 180;
@@ -97,11 +97,13 @@ fn told(replay: &Replay, session: &Session) -> Result<(), Error> {
     let new = &session.results.versions;
     let others = new
         .iter()
-        .filter(|(name, v)| file.versions.get(*name) != Some(v));
+        .filter(|(name, v)| *name != COMMIT && file.versions.get(*name) != Some(v));
     let others: Vec<_> = others.map(|(name, _)| name.as_str()).collect();
+    let back = file.versions.get(COMMIT);
+    let back = back.map_or(String::new(), |c| format!("; the same are at commit {c}"));
     Err(Error::Usage(match others.is_empty() {
         true => said,
-        false => format!("{said}; other versions: {}", others.join(", ")),
+        false => format!("{said}; other versions: {}{back}", others.join(", ")),
     }))
 }
 
@@ -139,7 +141,23 @@ fn versions(parts: &Parts) -> Result<BTreeMap<String, String>, Error> {
         let key = dir.file_name().unwrap_or_default().to_string_lossy();
         versions.insert(name, key.into_owned());
     }
+    versions.extend(commit().map(|commit| (COMMIT.to_string(), commit)));
     Ok(versions)
+}
+
+/// What is checked out, with `-dirty` if it was changed since; none outside of git.
+fn commit() -> Option<String> {
+    let mut git = proc::command("git");
+    git.current_dir(repo());
+    git.args([
+        "describe",
+        "--always",
+        "--abbrev=40",
+        "--exclude=*",
+        "--dirty",
+    ]);
+    let said = git.output().ok().filter(|o| o.status.success())?;
+    Some(String::from_utf8_lossy(&said.stdout).trim().to_string())
 }
 
 /// What the workers share.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dense_bench::report::{self, ablation, contention, cost, table, truth};
+use dense_bench::report::{self, ablation, contention, cost, summary, table, truth};
 use dense_bench::results::Results;
 use dense_bench::vmm_cost;
 
@@ -20,23 +20,34 @@ pub struct Page {
     render: fn(&Path) -> Result<String, Error>,
 }
 
+/// A line for each setting.
+const fn short(page: &'static str, plan: &'static str) -> Page {
+    let render = |path: &Path| Ok(summary(&load(path)?));
+    Page { page, plan, render }
+}
+
+/// All that was counted.
+const fn long(page: &'static str, plan: &'static str) -> Page {
+    let render = |path: &Path| Ok(table(&load(path)?));
+    Page { page, plan, render }
+}
+
 /// All of them.
 pub const PAGES: &[Page] = &[
-    Page {
-        page: "README.md",
-        plan: "quick",
-        render: |path| Ok(table(&load(path)?)),
-    },
+    short("README.md", "quick"),
+    short("README.md", "controls"),
+    short("README.md", "fairness"),
+    short("README.md", "article"),
+    long("docs/tables.md", "quick"),
+    long("docs/tables.md", "controls"),
+    long("docs/tables.md", "fairness"),
+    long("docs/tables.md", "article"),
     Page {
         page: "docs/directed-yield.md",
         plan: "ablation",
         render: |path| Ok(ablation(&load(path)?)),
     },
-    Page {
-        page: "docs/measuring.md",
-        plan: "rounds",
-        render: |path| Ok(table(&load(path)?)),
-    },
+    long("docs/measuring.md", "rounds"),
     Page {
         page: "docs/measuring.md",
         plan: "cost",

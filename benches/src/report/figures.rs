@@ -39,10 +39,17 @@ impl Setting {
         if self.round_ns > 0 {
             words += &format!(", rounds of {} ns", self.round_ns);
         }
-        for option in &self.unusual {
-            words += &format!(", {option}");
-        }
-        words
+        words + &self.options()
+    }
+
+    /// The same in a table's column.
+    pub fn place(&self) -> String {
+        let (guests, vcpus, pcpus) = (self.guests, self.vcpus, self.pcpus);
+        format!("{guests} x {vcpus} on {pcpus}{}", self.options())
+    }
+
+    fn options(&self) -> String {
+        self.unusual.iter().map(|o| format!(", {o}")).collect()
     }
 }
 

@@ -41,7 +41,7 @@ pub fn table(results: &Results) -> String {
 }
 
 /// A line for each cell without a result.
-fn failures(results: &Results) -> String {
+pub(super) fn failures(results: &Results) -> String {
     let mut out = String::new();
     for failure in &results.failures {
         // Writing to a String does not fail.

@@ -94,6 +94,9 @@ fn only_alike_cells_are_added_to_a_run() {
     let other = results.check_resume(&version("13"), &planned);
     let other = other.unwrap_err().to_string();
     assert!(other.contains("another gcc (12, now 13)"), "{other}");
+    let mut later = version("12");
+    later.insert(COMMIT.into(), "abc".into());
+    results.check_resume(&later, &planned).unwrap();
     let none = results.check_resume(&BTreeMap::new(), &planned);
     assert!(none.unwrap_err().to_string().contains("now absent"));
 
