@@ -8,9 +8,10 @@ use crate::emulator::Emulator;
 use crate::proc::{self, Cancel};
 use crate::{Error, Result};
 
-/// The processor. Anything random by nature is off: it would end determinism.
+/// The processor. The emulator's own seed makes RDRAND's numbers the same in each run;
+/// without them a guest's kernel would wait for seconds until it has seen enough chance.
 /// What the emulator lacks is off too, or it would warn once a CPU.
-const CPU: &str = "EPYC,svm=on,npt=on,pause-filter=on,pfthreshold=on,rdrand=off,rdseed=off,\
+const CPU: &str = "EPYC,svm=on,npt=on,pause-filter=on,pfthreshold=on,rdseed=off,\
     sha-ni=off,fxsr-opt=off,misalignsse=off,3dnowprefetch=off,osvw=off,topoext=off,\
     nrip-save=off,xsavec=off";
 
