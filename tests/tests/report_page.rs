@@ -102,7 +102,7 @@ fn the_page_is_whole_and_readable_in_light_dark_and_print() {
         .map(|p| p["name"].as_str().unwrap())
         .collect();
     for name in [
-        "dbench: MB/s",
+        "dbench: k ops/s",
         "malloc: difference",
         "dbench: work of each VM",
         "third party",
