@@ -90,8 +90,10 @@ pub struct Guest {
     pub state: State,
     /// ns of work until that is done, in [`State::Run`].
     pub left: u64,
-    /// ns in the host before the guest goes on.
+    /// ns in the host, or in the guest's kernel, before the guest goes on.
     pub overhead: u64,
+    /// Some of that is in the guest's kernel, wherever it goes on then.
+    kernel_first: bool,
     window_left: u64,
     /// How many answers are missing.
     pub missing: u32,
@@ -143,6 +145,7 @@ impl Guest {
             irq_begun: false,
             called: false,
             window: if window == 0 { u64::MAX } else { window },
+            kernel_first: false,
             window_left: 0,
             in_vain: None,
             poll_left: 0,
@@ -166,6 +169,17 @@ impl Guest {
         self.state = State::Run;
         self.left = ns;
         self.kernel = kernel;
+    }
+
+    /// Does something in its kernel for `ns` before it goes on.
+    pub fn kernel_first(&mut self, ns: u64) {
+        self.overhead += ns;
+        self.kernel_first |= ns > 0;
+    }
+
+    /// In kernel mode, as the host sees it.
+    pub fn in_kernel(&self) -> bool {
+        self.kernel || self.irq_begun || self.kernel_first
     }
 
     /// Waits in `state`.
@@ -218,6 +232,7 @@ impl Guest {
     /// It had a CPU for `ns`.
     pub fn progress(&mut self, ns: u64) {
         let mut ns = take(&mut self.overhead, ns);
+        self.kernel_first &= self.overhead > 0;
         if self.interrupted() {
             self.irq_begun |= ns > 0;
             ns = take(&mut self.irq_left, ns);
@@ -316,6 +331,23 @@ mod tests {
         guest.interrupt(7, 20);
         guest.progress(100);
         assert_eq!(guest.happened(), Some(Happening::Done));
+    }
+
+    /// Who sends an interrupt as the last thing that it does in its kernel is not in user mode
+    /// before that is sent.
+    #[test]
+    fn what_is_done_in_the_kernel_first_is_kernel_mode() {
+        let mut guest = Guest::new(1, 0);
+        guest.run(100, false);
+        assert!(!guest.in_kernel());
+        guest.overhead = 10;
+        assert!(!guest.in_kernel(), "the host's");
+        guest.kernel_first(20);
+        guest.progress(29);
+        assert!(guest.in_kernel());
+        guest.progress(1);
+        assert!(!guest.in_kernel());
+        assert_eq!(guest.due(), Some(100));
     }
 
     #[test]

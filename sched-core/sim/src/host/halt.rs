@@ -84,12 +84,12 @@ impl Host {
 
     /// `waker` tells a vCPU that halts that it need not.
     pub(super) fn notify(&mut self, waker: TaskId, task: TaskId) {
-        let place = self.tasks[task as usize].place;
+        let (place, cost) = (self.tasks[task as usize].place, self.costs.send);
         if place.sleeps() {
-            self.guest(waker).overhead += self.costs.send;
+            self.guest(waker).kernel_first(cost);
             self.wake(task, Some(waker));
         } else if self.guest(task).poll_left > 0 {
-            self.guest(waker).overhead += self.costs.send;
+            self.guest(waker).kernel_first(cost);
             self.end_poll(task);
         }
     }

@@ -251,7 +251,8 @@ impl Host {
     fn send(&mut self, task: TaskId, to: TaskId, ns: u64, vector: u8) {
         self.stats.ipis += 1;
         self.guest(task).missing += 1;
-        self.guest(task).overhead += self.costs.send;
+        let cost = self.costs.send;
+        self.guest(task).kernel_first(cost);
         self.touch(to);
         self.halted_until_now(to);
         self.guest(to).interrupt(task, ns);

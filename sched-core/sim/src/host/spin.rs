@@ -30,13 +30,13 @@ impl Host {
     pub(super) fn seen_out(&mut self, task: TaskId, could_go_on: bool) {
         let now = self.now;
         let guest = &self.tasks[task as usize].guest;
-        let (kernel, irqs_off, handling) = (guest.kernel, guest.irqs_off, guest.handling());
+        let (in_kernel, irqs_off, handling) = (guest.in_kernel(), guest.irqs_off, guest.handling());
         let in_spin = self.tasks[task as usize].in_spin;
         let Some(seen) = self.seen(task) else { return };
         seen.ready = could_go_on;
         seen.blocking = !could_go_on;
         seen.preempted = could_go_on;
-        seen.in_kernel = kernel || handling;
+        seen.in_kernel = in_kernel;
         seen.irqs_off = irqs_off || handling;
         seen.spins = in_spin;
         seen.off_since = now;
@@ -203,7 +203,7 @@ impl Host {
     }
 
     fn count_hit(&mut self, target: TaskId, rank: Option<Rank>, same_cpu: bool) {
-        let in_kernel = self.tasks[target as usize].guest.kernel;
+        let in_kernel = self.tasks[target as usize].guest.in_kernel();
         let hits = match rank {
             Some(Rank::Ipi | Rank::Answer) => &mut self.stats.hits_ipi,
             Some(Rank::Irq) => &mut self.stats.hits_irq,
