@@ -1,9 +1,10 @@
 //! The guest kernel's sleeping locks that spin first (`rwsem_down_write_slowpath`): mmap_lock.
 //!
 //! Who comes while a writer has it spins, in a queue whose head alone may take it: if the head
-//! is preempted, the others wait for that, too. Who comes while a reader has it spins for a
-//! while, then sleeps. A reader is who was the writer and interrupts all others, as munmap
-//! does. Who lets it go wakes the first that sleeps, which competes with who spins.
+//! is preempted, the others wait for that, too. If a reader has it, the head spins for a while,
+//! then sleeps, and nobody spins any more until there was a writer. A reader is who was the
+//! writer and interrupts all others, as munmap does. Who lets it go wakes the first that sleeps,
+//! which competes with who spins.
 //!
 //! Differs from the kernel: nobody comes to read, and nobody is handed the lock for having
 //! slept too long.
@@ -21,8 +22,11 @@ pub(super) struct Sem {
     owner: Option<TaskId>,
     /// Its owner only reads, since then.
     read_since: Option<u64>,
-    /// In order of arrival; only the first may take it.
+    /// In order of arrival; only the first may take it, and it is that since then.
     spinners: SmallVec<[TaskId; 4]>,
+    first_since: u64,
+    /// Somebody has spun for a reader in vain (`RWSEM_NONSPINNABLE`).
+    in_vain: bool,
     sleepers: SmallVec<[TaskId; 4]>,
 }
 
@@ -30,6 +34,18 @@ impl Sem {
     /// Without sleepers even who has just come may take it.
     fn free_for_all(&self) -> bool {
         self.owner.is_none() && (self.spinners.is_empty() || self.sleepers.is_empty())
+    }
+
+    fn take(&mut self, task: TaskId) {
+        (self.owner, self.in_vain) = (Some(task), false);
+    }
+
+    /// `task` no longer spins.
+    fn spins_no_longer(&mut self, task: TaskId, now: u64) {
+        if self.spinners.first() == Some(&task) {
+            self.first_since = now;
+        }
+        self.spinners.retain(|other| *other != task);
     }
 }
 
@@ -40,10 +56,18 @@ impl Host {
     }
 
     pub(super) fn take_sem(&mut self, task: TaskId, lock: u32) {
+        let now = self.now;
         let sem = self.sem(task, lock);
         if sem.free_for_all() {
-            sem.owner = Some(task);
+            sem.take(task);
             return self.hold(task, Held::Sem(lock));
+        }
+        if sem.in_vain {
+            sem.sleepers.push(task);
+            return self.guest(task).wait(State::WaitSem(lock));
+        }
+        if sem.spinners.is_empty() {
+            sem.first_since = now;
         }
         sem.spinners.push(task);
         self.tasks[task as usize].guest.wait(State::SpinSem(lock));
@@ -54,10 +78,11 @@ impl Host {
         let State::SpinSem(lock) = self.tasks[task as usize].guest.state else {
             return;
         };
+        let now = self.now;
         let sem = self.sem(task, lock);
         if sem.owner.is_none() && sem.spinners.first() == Some(&task) {
-            sem.spinners.remove(0);
-            sem.owner = Some(task);
+            sem.spins_no_longer(task, now);
+            sem.take(task);
             self.hold(task, Held::Sem(lock));
         }
     }
@@ -68,7 +93,7 @@ impl Host {
         if sem.owner.is_some() {
             return false;
         }
-        sem.owner = Some(task);
+        sem.take(task);
         sem.sleepers.retain(|other| *other != task);
         self.hold(task, Held::Sem(lock));
         true
@@ -110,10 +135,14 @@ impl Host {
         };
         let now = self.now;
         let sem = self.sem(task, lock);
-        if sem.read_since.is_none_or(|at| now - at < PATIENCE_NS) {
+        // Who isn't the first does not even look who has it.
+        let (first, since) = (sem.spinners.first() == Some(&task), sem.first_since);
+        let long = |at: u64| sem.in_vain || first && now - at.max(since) >= PATIENCE_NS;
+        if !sem.read_since.is_some_and(long) {
             return false;
         }
-        sem.spinners.retain(|other| *other != task);
+        sem.in_vain = true;
+        sem.spins_no_longer(task, now);
         sem.sleepers.push(task);
         self.tasks[task as usize].guest.wait(State::WaitSem(lock));
         true
@@ -175,6 +204,30 @@ mod tests {
         }
         assert!(host.tasks.iter().all(|t| t.guest.rounds > 10));
         (spun, slept)
+    }
+
+    /// The head alone looks who has it, and only since it is the head; when it has spun in
+    /// vain, nobody spins until somebody writes.
+    #[test]
+    fn patience_is_the_heads() {
+        let mut host = host(", read_ns = 20_000");
+        let sem = host.sem(0, 0);
+        (sem.owner, sem.read_since) = (Some(0), Some(0));
+        let state = |host: &Host, task: usize| host.tasks[task].guest.state;
+        host.now = PATIENCE_NS;
+        host.take_sem(1, 0);
+        host.take_sem(2, 0);
+        assert!(!host.lose_patience(1), "it has just come");
+        host.now = 2 * PATIENCE_NS;
+        assert!(!host.lose_patience(2), "not the head");
+        assert!(host.lose_patience(1) && host.lose_patience(2));
+        host.take_sem(3, 0);
+        assert!((1..4).all(|task| state(&host, task) == State::WaitSem(0)));
+        let sem = host.sem(0, 0);
+        (sem.owner, sem.read_since) = (None, None);
+        assert!(host.take_sem_awake(1, 0));
+        host.take_sem(0, 0);
+        assert_eq!(state(&host, 0), State::SpinSem(0));
     }
 
     #[test]
