@@ -101,6 +101,8 @@ pub struct Guest {
     pub kernel: bool,
     /// Takes no interrupts.
     pub irqs_off: bool,
+    /// It halts, and has done what comes before that.
+    pub idle: bool,
     irq_begun: bool,
     /// There are `callers`.
     called: bool,
@@ -142,6 +144,7 @@ impl Guest {
             rounds: 0,
             spin_ns: 0,
             exits: 0,
+            idle: false,
             irq_begun: false,
             called: false,
             window: if window == 0 { u64::MAX } else { window },
@@ -186,6 +189,7 @@ impl Guest {
     pub fn wait(&mut self, state: State) {
         self.state = state;
         self.kernel = true;
+        self.idle = false;
         self.window_left = self.window;
         self.in_vain = None;
     }

@@ -177,6 +177,7 @@ struct Costs {
     look: u64,
     yielding: u64,
     send: u64,
+    halt: u64,
     wake: u64,
 }
 

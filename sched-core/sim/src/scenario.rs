@@ -168,6 +168,8 @@ pub struct Costs {
     pub yield_ns: Ns,
     /// To send an interrupt to one vCPU.
     pub send_ns: Ns,
+    /// What a guest does in its kernel before it halts, and again when it no longer does.
+    pub halt_ns: Ns,
     /// From a halted vCPU's wake-up to its first instruction, without waiting.
     pub wake_ns: Ns,
 }
@@ -181,6 +183,7 @@ impl Default for Costs {
             look_ns: Bounded(5),
             yield_ns: Bounded(500),
             send_ns: Bounded(2_000),
+            halt_ns: Bounded(0),
             wake_ns: Bounded(4_000),
         }
     }

@@ -252,6 +252,7 @@ fn costs(scenario: &Scenario) -> Costs {
         look: cost.look_ns.get(),
         yielding: cost.yield_ns.get(),
         send: cost.send_ns.get(),
+        halt: cost.halt_ns.get(),
         wake: cost.wake_ns.get(),
     }
 }

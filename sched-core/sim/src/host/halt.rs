@@ -63,6 +63,27 @@ impl Host {
         }
     }
 
+    /// Has it done what comes before a halt? It begins to.
+    pub(super) fn is_idle(&mut self, task: TaskId) -> bool {
+        let cost = self.costs.halt;
+        let guest = self.guest(task);
+        if guest.idle || cost == 0 {
+            return true;
+        }
+        guest.idle = true;
+        guest.kernel_first(cost);
+        false
+    }
+
+    /// It no longer halts, polled or not.
+    fn is_idle_no_longer(&mut self, task: TaskId) {
+        let cost = self.costs.halt;
+        let guest = self.guest(task);
+        if std::mem::replace(&mut guest.idle, false) {
+            guest.kernel_first(cost);
+        }
+    }
+
     pub(super) fn halt(&mut self, cpu: usize, task: TaskId) {
         self.dequeue(task, true);
         self.schedule(cpu);
@@ -77,6 +98,7 @@ impl Host {
         }
         self.touch(task);
         self.halted_until_now(task);
+        self.is_idle_no_longer(task);
         self.next_step(task);
         self.wake(task, None);
         self.touched(task);
@@ -91,6 +113,7 @@ impl Host {
         } else if self.guest(task).poll_left > 0 {
             self.guest(waker).kernel_first(cost);
             self.end_poll(task);
+            self.is_idle_no_longer(task);
         }
     }
 
@@ -102,6 +125,7 @@ impl Host {
         }
         self.halted_until_now(task);
         self.guest(task).overhead += self.costs.wake;
+        self.is_idle_no_longer(task);
         self.seen_awake(task);
         if place == Where::Delayed {
             self.requeue(task);
@@ -150,6 +174,18 @@ mod tests {
         );
         let (halts, switches) = halts_and_switches(50_000, "[hogs]\ncount = 1");
         assert!(switches > halts, "{halts} {switches}");
+    }
+
+    /// 20 us of work and 50 us of sleep: what comes before the halt is a part of the sleep.
+    #[test]
+    fn a_guest_goes_idle_and_back_polled_or_not() {
+        for host in ["", "halt_poll_ns = 0"] {
+            let costs = "[host.cost]\nswitch_ns = 0\nwake_ns = 0\nhalt_ns";
+            let (free, _) = halts_and_switches(50_000, &format!("{host}\n{costs} = 0"));
+            let (halts, _) = halts_and_switches(50_000, &format!("{host}\n{costs} = 10_000"));
+            assert!(free.abs_diff(100_000 / 70) < 30, "{host}: {free}");
+            assert!(halts.abs_diff(100_000 / 80) < 30, "{host}: {halts}");
+        }
     }
 
     #[test]

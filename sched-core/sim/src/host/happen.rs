@@ -19,7 +19,7 @@ impl Host {
                 Some(Happening::Done) => self.done(task),
                 Some(Happening::SpinExit) => self.spin_exit(cpu, task),
                 Some(Happening::Halt) => {
-                    if !self.take_free(task) && !self.poll(cpu, task) {
+                    if !self.take_free(task) && self.is_idle(task) && !self.poll(cpu, task) {
                         return self.halt(cpu, task);
                     }
                 }
