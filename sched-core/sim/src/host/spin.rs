@@ -192,9 +192,7 @@ impl Host {
         }
         self.count_hit(target, rank, cpu == other);
         self.tasks[me as usize].guest.overhead += self.costs.yielding;
-        self.tasks[target as usize]
-            .yielded_to_at
-            .get_or_insert(self.now);
+        self.tasks[target as usize].yielded_to_at = Some(self.now);
         match self.is_vmf(me) {
             true => self.vmf_yield(me, target),
             false => self.directed_yield(me, target),
