@@ -42,8 +42,6 @@ const GUEST_CMDLINE_NOPV: &str = "console=ttyS0 quiet nopv tsc=reliable nokaslr 
 const EMULATED_LPJ: &str = " lpj=4000000";
 /// Guests that are not ready by then never will be.
 const READY_TIMEOUT_MS: u64 = 60_000;
-/// The seed by which emulated hosts boot, whatever their cells' are.
-const BOOT_SEED: u64 = 1;
 /// On top of warm-up and window.
 const FINISH_TIMEOUT_MS: u64 = 60_000;
 
@@ -124,13 +122,12 @@ impl Planned {
     }
 
     /// The cell of which the host is saved when its guests have booted: the same for all
-    /// that differ only in what comes later.
+    /// of a seed that differ only in what comes later.
     pub fn boot(&self) -> Self {
         let mut boot = self.clone();
         boot.variant.name = format!("boot-{}", self.variant.kernel.name());
         boot.variant.sysfs.clear();
         boot.spec = CellSpec {
-            seed: BOOT_SEED,
             warmup_ms: 0,
             window_ms: 1,
             finish_timeout_ms: FINISH_TIMEOUT_MS,

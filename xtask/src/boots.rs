@@ -265,8 +265,8 @@ mod tests {
             }
             assert!(queue.lock().boots.len() <= 1);
         }
-        // Three workloads on two kernels.
-        assert_eq!(boots, 6);
+        // Three workloads on two kernels, by four seeds.
+        assert_eq!(boots, 24);
         keys.sort();
         let mut expected: Vec<_> = all.iter().map(Planned::key).collect();
         expected.sort();
