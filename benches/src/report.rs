@@ -32,10 +32,7 @@ pub use vmm_cost::vmm_cost;
 pub fn write_all(results: &Results, folder: &Path) -> Result<()> {
     for (name, text) in [
         ("report.html", page(results)),
-        (
-            "report.md",
-            format!("{}\n{}", summary(results), table(results)),
-        ),
+        ("report.md", table(results)),
     ] {
         let path = folder.join(name);
         fs::write(&path, text).map_err(Error::io("write", &path))?;

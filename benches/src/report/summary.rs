@@ -16,43 +16,65 @@ const CONTROL_KEEPS: f64 = 0.995;
 /// What a third party has to keep of the CPU time that it gets beside the base.
 const THIRD_PARTY_KEEPS: f64 = 0.98;
 
-/// A line for each setting's work, and one for its third party's CPU time.
+/// The short table by itself.
 pub fn summary(results: &Results) -> String {
     let names = variants(&results.cells);
-    let titles: Vec<String> = names
-        .iter()
-        .map(|name| match *name {
-            BASE => BASE.to_string(),
-            other => format!("{other} to {BASE}"),
-        })
-        .collect();
-    let mut out = format!(
-        "{}\n\n{}| workload | VMs x vCPUs on CPUs | what | seeds | {} |\n|---|---|---|---|{}\n",
+    format!(
+        "{}\n\n{}{}\n{}",
         headline(results, &names),
         failures(results),
-        titles.join(" | "),
+        lines(results, &names),
+        caveats(results)
+    )
+}
+
+/// A line for each setting's work, and one for its third party's CPU time.
+pub(super) fn lines(results: &Results, names: &[&str]) -> String {
+    let titles = names.iter().map(|name| match *name {
+        BASE => BASE.to_string(),
+        other => format!("{other} to {BASE}"),
+    });
+    let mut out = format!(
+        "| workload | VMs x vCPUs on CPUs | what | seeds | {} |\n|---|---|---|---|{}\n",
+        titles.collect::<Vec<_>>().join(" | "),
         "---|".repeat(names.len())
     );
-    for (setting, cells) in &settings(results) {
-        for line in [work(setting, cells, &names), third(setting, cells, &names)] {
+    let settings = settings(results);
+    for (setting, cells) in &settings {
+        for line in [work(setting, cells, names), third(setting, cells, names)] {
             out += &line.unwrap_or_default();
         }
     }
-    // Writing to a String does not fail.
-    let _ = writeln!(
-        out,
-        "\nControls, where nobody waits for who has no CPU, have to keep {CONTROL_KEEPS} of \
-         {BASE}'s work, third parties {THIRD_PARTY_KEEPS} of their CPU time: **missed** stands \
-         where the mean does not."
-    );
-    out + &caveats(results)
+    if settings.iter().any(|(s, cells)| is_judged(s, cells)) {
+        // Writing to a String does not fail.
+        let _ = writeln!(
+            out,
+            "\nControls, where nobody waits for who has no CPU, have to keep {CONTROL_KEEPS} of \
+             {BASE}'s work, third parties {THIRD_PARTY_KEEPS} of their CPU time: **missed** \
+             stands where the mean does not."
+        );
+    }
+    out
+}
+
+fn is_judged(setting: &Setting, cells: &[&Cell]) -> bool {
+    is_control(setting) || mean(cells, BASE, third_party).is_some()
+}
+
+fn is_control(setting: &Setting) -> bool {
+    let own_cpus = setting.guests * setting.vcpus <= setting.pcpus;
+    own_cpus || CONTROLS.contains(&setting.workload.as_str())
+}
+
+/// The third party's share of a CPU.
+fn third_party(cell: &Cell) -> Option<f64> {
+    Some(rate(cell, "third_party_run_ns")? / 1e9)
 }
 
 /// The line of all VMs' work.
 fn work(setting: &Setting, cells: &[&Cell], names: &[&str]) -> Option<String> {
     let unit = cells.first()?.unit.as_str();
-    let control = CONTROLS.contains(&setting.workload.as_str())
-        || setting.guests * setting.vcpus <= setting.pcpus;
+    let control = is_control(setting);
     let columns = names.iter().map(|name| match *name {
         BASE => mean(cells, name, value_of).map(|e| with_interval(e, short)),
         _ => gain(cells, name).map(|e| judged(e, control.then_some(CONTROL_KEEPS))),
@@ -63,11 +85,11 @@ fn work(setting: &Setting, cells: &[&Cell], names: &[&str]) -> Option<String> {
 
 /// The line of a third party's CPU time, where there is one.
 fn third(setting: &Setting, cells: &[&Cell], names: &[&str]) -> Option<String> {
-    let share = |cell: &Cell| Some(rate(cell, "third_party_run_ns")? / 1e9);
-    mean(cells, BASE, share)?;
+    mean(cells, BASE, third_party)?;
     let columns = names.iter().map(|name| match *name {
-        BASE => mean(cells, name, share).map(|e| with_interval(e, percent)),
-        _ => paired_percent(&pairs(cells, name, share)).map(|e| judged(e, Some(THIRD_PARTY_KEEPS))),
+        BASE => mean(cells, name, third_party).map(|e| with_interval(e, percent)),
+        _ => paired_percent(&pairs(cells, name, third_party))
+            .map(|e| judged(e, Some(THIRD_PARTY_KEEPS))),
     });
     Some(line(
         setting,

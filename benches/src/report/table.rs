@@ -7,8 +7,9 @@ use super::figures::{
     BASE, METRICS, Metric, Setting, change, gain, mean, of, others, pairs, settings, value_of,
     variants,
 };
+use super::summary::lines;
 use super::words::{NONE, or_none, percent, short, signed, verdict, with_interval};
-use crate::results::{Cell, Results};
+use crate::results::{COMMIT, Cell, Results};
 use crate::stats::paired_percent;
 
 /// Options that the line above the table names when all cells agree on them.
@@ -20,8 +21,8 @@ const SHARED: &[(&str, &str)] = &[
     ("instructions_per_ns", "instructions/ns a CPU"),
 ];
 
-/// The table of a run as Markdown that can be read as it is: a block of rows for
-/// each workload, a column for each variant, a column for each comparison.
+/// The tables of a run as Markdown that can be read as it is: a line for each setting,
+/// then a block of rows for each, a column for each variant, a column for each comparison.
 pub fn table(results: &Results) -> String {
     if results.cells.is_empty() {
         return format!("{}No cell has a result.\n", failures(results));
@@ -32,8 +33,9 @@ pub fn table(results: &Results) -> String {
         rows.extend(block(setting, cells, &variants));
     }
     format!(
-        "{}\n\n{}\n{}{}",
+        "{}\n\n{}\n{}\n{}{}",
         headline(results, &variants),
+        lines(results, &variants),
         aligned(&rows),
         failures(results),
         caveats(results)
@@ -120,11 +122,16 @@ pub(super) fn headline(results: &Results, variants: &[&str]) -> String {
 pub(super) fn caveats(results: &Results) -> String {
     let mut out = String::new();
     if results.cells.iter().any(|c| c.host == "emulated") {
+        let commit = results
+            .versions
+            .get(COMMIT)
+            .map(|c| c.get(..12).unwrap_or(c));
+        let at = commit.map_or(String::new(), |c| format!(", at commit {c},"));
         // Writing to a String does not fail.
         let _ = writeln!(
             out,
             "Emulated ratios are not metal: CPUs here have no caches and no pipelines. \
-             `cargo xtask bench --plan {}` gives these digits on any machine; \
+             `cargo xtask bench --plan {}`{at} gives these digits on any machine; \
              `dense-bench run` measures the same on your own KVM host (docs/measuring.md).",
             results.plan
         );

@@ -114,7 +114,9 @@ fn cost_is_wall_over_virtual_time() {
 #[test]
 fn columns_line_up() {
     let table = table(&results());
-    let widths: BTreeSet<usize> = table
+    let long = table.split("\n\n").find(|part| part.contains("**"));
+    let widths: BTreeSet<usize> = long
+        .unwrap()
         .lines()
         .filter(|l| l.starts_with('|'))
         .map(|l| l.chars().count())
