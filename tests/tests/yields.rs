@@ -30,7 +30,8 @@ fn number(result: &Value, name: &str) -> f64 {
 
 #[test]
 fn nobody_gains_or_loses_by_the_yields_of_others() {
-    shares_are_kept_for(1_000);
+    // Of one second 2 % are 7 ms: a tick, and what two vCPUs may owe when the clock stops.
+    shares_are_kept_for(2_000);
 }
 
 #[test]
