@@ -30,8 +30,9 @@ fn number(result: &Value, name: &str) -> f64 {
 
 #[test]
 fn nobody_gains_or_loses_by_the_yields_of_others() {
-    // Of one second 2 % are 7 ms: a tick, and what two vCPUs may owe when the clock stops.
-    shares_are_kept_for(2_000);
+    // Of one second the bounds are some ms: a tick, and what two vCPUs may owe when the
+    // clock stops.
+    shares_are_kept_for(4_000);
 }
 
 #[test]
@@ -40,10 +41,7 @@ fn nobody_gains_or_loses_in_ten_seconds() {
     shares_are_kept_for(10_000);
 }
 
-/// base_slice_ns with two CPUs: as much as a vCPU may owe.
-const SLICE_NS: f64 = 1.4e6;
-
-fn shares_are_kept_for(ms: u32) {
+fn shares_are_kept_for(ms: u64) {
     let commands = [
         "--what race --hogs 1",
         "--what spin --hogs 1",
@@ -63,11 +61,9 @@ fn shares_are_kept_for(ms: u32) {
     }
     // One of two in one of two groups.
     assert!(share(groups, "hogs_ns") >= 0.98 / 4.0, "{groups}");
-    // One of two VMs on a CPU, of the same size. When the clock stops, each vCPU may owe
-    // a slice.
-    let owed = 2.0 * SLICE_NS / (1e6 * f64::from(ms));
+    // One of two VMs, of the same size.
     for result in [rival, spun] {
-        assert!(share(result, "pair_ns") <= 0.5 * 1.005 + owed, "{result}");
+        assert!(share(result, "pair_ns") <= 0.5 * 1.005, "{result}");
     }
 }
 

@@ -91,7 +91,7 @@ pub const METRICS: &[Metric] = &[
     },
     Metric {
         title: "third party's share of a CPU",
-        of: |c| Some(rate(c, "third_party_run_ns")? / 1e9),
+        of: third_party,
         as_share: true,
     },
     Metric {
@@ -185,6 +185,11 @@ pub const METRICS: &[Metric] = &[
 /// A counter a second.
 pub fn rate(cell: &Cell, counter: &str) -> Option<f64> {
     Some(*cell.counters.get(counter)? as f64 / cell.window_s)
+}
+
+/// The third party's share of a CPU.
+pub fn third_party(cell: &Cell) -> Option<f64> {
+    Some(rate(cell, "third_party_run_ns")? / 1e9)
 }
 
 fn share(part: f64, whole: f64) -> Option<f64> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::figures::{
-    BASE, METRICS, Metric, Setting, change, gain, mean, of, others, pairs, rate, settings,
+    self, BASE, METRICS, Metric, Setting, change, gain, mean, of, others, pairs, settings,
     value_of, variants,
 };
 use super::picture::{Dots, Row, bars, spread};
@@ -174,16 +174,15 @@ fn per_guest(cells: &[&Cell], variants: &[&str]) -> Vec<Dots> {
 
 /// What the task beside the VMs got, where there is one.
 fn third_party(setting: &Setting, cells: &[&Cell], variants: &[&str]) -> Markup {
-    let share = |c: &Cell| Some(rate(c, "third_party_run_ns")? / 1e9);
     let row = |variant: &&str| {
-        let estimate = mean(cells, variant, share)?;
+        let estimate = mean(cells, variant, figures::third_party)?;
         Some(Row {
             label: variant.to_string(),
             colour: colour(variants, variant),
             estimate,
             samples: of(cells, variant)
                 .values()
-                .filter_map(|c| share(c))
+                .filter_map(|c| figures::third_party(c))
                 .collect(),
             words: with_interval(estimate, percent),
         })

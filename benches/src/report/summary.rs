@@ -3,7 +3,9 @@
 
 use std::fmt::Write;
 
-use super::figures::{BASE, Setting, gain, mean, of, pairs, rate, settings, value_of, variants};
+use super::figures::{
+    BASE, Setting, gain, mean, of, pairs, settings, third_party, value_of, variants,
+};
 use super::table::{caveats, failures, headline};
 use super::words::{NONE, percent, short, signed, with_interval};
 use crate::results::{Cell, Results};
@@ -64,11 +66,6 @@ fn is_judged(setting: &Setting, cells: &[&Cell]) -> bool {
 fn is_control(setting: &Setting) -> bool {
     let own_cpus = setting.guests * setting.vcpus <= setting.pcpus;
     own_cpus || CONTROLS.contains(&setting.workload.as_str())
-}
-
-/// The third party's share of a CPU.
-fn third_party(cell: &Cell) -> Option<f64> {
-    Some(rate(cell, "third_party_run_ns")? / 1e9)
 }
 
 /// The line of all VMs' work.
