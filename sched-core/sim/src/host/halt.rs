@@ -106,12 +106,12 @@ impl Host {
 
     /// `waker` tells a vCPU that halts that it need not.
     pub(super) fn notify(&mut self, waker: TaskId, task: TaskId) {
-        let (place, cost) = (self.tasks[task as usize].place, self.costs.send);
+        let place = self.tasks[task as usize].place;
         if place.sleeps() {
-            self.guest(waker).kernel_first(cost);
+            self.pay_for_sending(waker);
             self.wake(task, Some(waker));
         } else if self.guest(task).poll_left > 0 {
-            self.guest(waker).kernel_first(cost);
+            self.pay_for_sending(waker);
             self.end_poll(task);
             self.is_idle_no_longer(task);
         }

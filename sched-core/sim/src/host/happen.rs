@@ -248,11 +248,16 @@ impl Host {
         self.await_answers(task)
     }
 
+    /// `task` sends an interrupt, in its guest's kernel.
+    pub(super) fn pay_for_sending(&mut self, task: TaskId) {
+        let cost = self.costs.send;
+        self.guest(task).kernel_first(cost);
+    }
+
     fn send(&mut self, task: TaskId, to: TaskId, ns: u64, vector: u8) {
         self.stats.ipis += 1;
         self.guest(task).missing += 1;
-        let cost = self.costs.send;
-        self.guest(task).kernel_first(cost);
+        self.pay_for_sending(task);
         self.touch(to);
         self.halted_until_now(to);
         self.guest(to).interrupt(task, ns);
