@@ -44,6 +44,11 @@ pub const PAGES: &[Page] = &[
     long("docs/tables.md", "article"),
     Page {
         page: "docs/directed-yield.md",
+        plan: "calibrated",
+        render: |path| Ok(ablation(&load(path)?)),
+    },
+    Page {
+        page: "docs/directed-yield.md",
         plan: "ablation",
         render: |path| Ok(ablation(&load(path)?)),
     },

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use dense_bench::results::{Cell, Results};
+use dense_bench::stats::paired_percent;
 
 use crate::policy::{Policy, Variant};
 use crate::run;
@@ -95,6 +96,13 @@ fn measured_variants(
     of.keys().filter_map(known).collect()
 }
 
+/// A ratio with half its 95 % interval, paired by seed, and of how many seeds it is.
+fn measured_ratio(ratio: f64, pairs: &[(f64, f64)]) -> String {
+    let half = paired_percent(pairs).and_then(|percent| percent.half_width);
+    let half = half.map_or(String::new(), |h| format!(" ± {:.2}", h / 100.0));
+    format!("x{ratio:.2}{half} ({})", pairs.len())
+}
+
 /// A row for each setting and variant that both have.
 pub fn table(measured: &Results, simulated: &Results) -> String {
     let (real, model) = (values(measured), values(simulated));
@@ -112,7 +120,7 @@ pub fn table(measured: &Results, simulated: &Results) -> String {
             let (Some(real), Some(model)) = (ratio(variants, variant), ratio(of, variant)) else {
                 continue;
             };
-            let seeds = tables::pairs(variants, variant).len();
+            let measured = measured_ratio(real, &tables::pairs(variants, variant));
             let off = model / real - 1.0;
             let miss = if off.abs() > TOLERANCE {
                 " **miss**"
@@ -124,7 +132,7 @@ pub fn table(measured: &Results, simulated: &Results) -> String {
             // Writing to a String does not fail.
             let _ = writeln!(
                 out,
-                "| {name} | {variant} | x{real:.2} ({seeds}) | x{model:.2} | {off:+.0} %{miss} |"
+                "| {name} | {variant} | {measured} | x{model:.2} | {off:+.0} %{miss} |"
             );
             ratios.push((real, model));
         }
@@ -234,6 +242,14 @@ mod tests {
             (70.0..80.0).contains(&on) && (20.0..30.0).contains(&asleep),
             "{table}"
         );
+    }
+
+    #[test]
+    fn a_ratio_has_its_interval_if_there_are_seeds_enough() {
+        assert_eq!(measured_ratio(1.5, &[(2.0, 3.0)]), "x1.50 (1)");
+        // 40 and 60 %: t(0.975, 1) = 12.706, the standard error 10.
+        let pairs = [(1.0, 1.4), (1.0, 1.6)];
+        assert_eq!(measured_ratio(1.5, &pairs), "x1.50 ± 1.27 (2)");
     }
 
     #[test]
