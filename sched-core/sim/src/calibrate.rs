@@ -120,7 +120,7 @@ pub fn table(measured: &Results, simulated: &Results) -> String {
             let (Some(real), Some(model)) = (ratio(variants, variant), ratio(of, variant)) else {
                 continue;
             };
-            let measured = measured_ratio(real, &tables::pairs(variants, variant));
+            let spread = measured_ratio(real, &tables::pairs(variants, variant));
             let off = model / real - 1.0;
             let miss = if off.abs() > TOLERANCE {
                 " **miss**"
@@ -132,7 +132,7 @@ pub fn table(measured: &Results, simulated: &Results) -> String {
             // Writing to a String does not fail.
             let _ = writeln!(
                 out,
-                "| {name} | {variant} | {measured} | x{model:.2} | {off:+.0} %{miss} |"
+                "| {name} | {variant} | {spread} | x{model:.2} | {off:+.0} %{miss} |"
             );
             ratios.push((real, model));
         }
