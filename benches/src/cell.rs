@@ -16,6 +16,7 @@ pub use crate::guest::Console;
 use crate::guest::{Event, Go, Guest, Listener, Outcome};
 use crate::placement::{self, Held};
 use crate::spec::{CellOutput, CellSpec, Measured};
+use crate::third::ThirdParty;
 use crate::timeline::{Timeline, Trace};
 use crate::truth::{Wait, Watch};
 use crate::{Error, Result};
@@ -76,58 +77,72 @@ fn measure(spec: &CellSpec, host: Host) -> Result<Measured> {
         changes.set(path, value)?;
     }
 
-    let third = placement::place(spec, &vms_pids, &mut changes)?;
-    let truth = Watch::prepare(&spec.workload, &vms_pids, &mut changes)?;
-    let trace = Trace::prepare(spec.timeline_ms, &mut changes)?;
+    let mut instruments = Instruments::prepare(spec, &vms_pids, &mut changes)?;
     let held = Held::hold(spec, &vms_pids)?;
     vms.go(spec)?;
     let go = Instant::now();
     vms.watch_until(go + Duration::from_millis(spec.warmup_ms / 2))?;
     held.release()?;
     vms.watch_until(go + Duration::from_millis(spec.warmup_ms))?;
-    if let Some(truth) = &truth {
-        truth.switch(true)?;
-    }
-    let look = || snapshot(&vms_pids, third.as_ref());
-    let (begin, before) = (Instant::now(), look());
-    let timeline = match trace {
-        None => None,
-        Some(trace) => {
-            trace.begin()?;
-            vms.watch_until(Instant::now() + Duration::from_millis(spec.timeline_ms))?;
-            Some(trace.end(&vms_pids)?)
-        }
-    };
-    vms.watch_until(begin + Duration::from_millis(spec.window_ms))?;
-    let (window, after) = (begin.elapsed(), look());
-    if let Some(truth) = &truth {
-        truth.switch(false)?;
-    }
+    let mut seen = instruments.see_window(spec, &mut vms, &vms_pids)?;
 
     let done_by = go + Duration::from_millis(spec.finish_timeout_ms);
     vms.wait_for_all(Guest::is_done, done_by, "did not end in time")?;
-    let mut counters = difference(&before, &after);
-    if let Some(truth) = truth {
-        counters.extend(truth.judge(&vms.waits())?);
+    if let Some(truth) = &instruments.truth {
+        seen.counters.extend(truth.judge(&vms.waits())?);
     }
-    let host = Outside {
-        counters,
-        window_ns: nanos(window),
-        ready_ns,
-        timeline,
-    };
-    Ok(sum(vms.outcomes(), host))
+    Ok(sum(vms.outcomes(), seen, ready_ns))
+}
+
+/// What looks at the VMs from outside, and who competes with them.
+struct Instruments {
+    third: Option<ThirdParty>,
+    truth: Option<Watch>,
+    trace: Option<Trace>,
+}
+
+impl Instruments {
+    fn prepare(spec: &CellSpec, pids: &[u32], changes: &mut Changes) -> Result<Self> {
+        Ok(Self {
+            third: placement::place(spec, pids, changes)?,
+            truth: Watch::prepare(&spec.workload, pids, changes)?,
+            trace: Trace::prepare(spec.timeline_ms, changes)?,
+        })
+    }
+
+    /// Lets the window pass, and the timeline at its begin.
+    fn see_window(&mut self, spec: &CellSpec, vms: &mut Vms, pids: &[u32]) -> Result<Outside> {
+        let switch = |on| self.truth.as_ref().map_or(Ok(()), |truth| truth.switch(on));
+        let look = || snapshot(pids, self.third.as_ref());
+        switch(true)?;
+        let (begin, before) = (Instant::now(), look());
+        let timeline = match self.trace.take() {
+            None => None,
+            Some(trace) => {
+                trace.begin()?;
+                vms.watch_until(Instant::now() + Duration::from_millis(spec.timeline_ms))?;
+                Some(trace.end(pids)?)
+            }
+        };
+        vms.watch_until(begin + Duration::from_millis(spec.window_ms))?;
+        let (window, after) = (begin.elapsed(), look());
+        switch(false)?;
+        Ok(Outside {
+            counters: difference(&before, &after),
+            window_ns: nanos(window),
+            timeline,
+        })
+    }
 }
 
 /// What was measured outside of the guests.
 struct Outside {
     counters: Counters,
     window_ns: u64,
-    ready_ns: u64,
     timeline: Option<Timeline>,
 }
 
-fn sum(outcomes: Vec<Outcome>, host: Outside) -> Measured {
+fn sum(outcomes: Vec<Outcome>, host: Outside, ready_ns: u64) -> Measured {
     let per_guest: Vec<f64> = outcomes.iter().map(|o| o.value).collect();
     Measured {
         value: per_guest.iter().sum(),
@@ -142,7 +157,7 @@ fn sum(outcomes: Vec<Outcome>, host: Outside) -> Measured {
             .collect(),
         counters: host.counters,
         window_ns: host.window_ns,
-        ready_ns: host.ready_ns,
+        ready_ns,
         host_ns: boot_clock_ns(),
         kernel: kernel(),
         machine: facts(),
