@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dense_bench::report::{self, ablation, contention, cost, summary, table, truth};
+use dense_bench::report::{self, ablation, contention, cost, matrix, summary, table, truth};
 use dense_bench::results::Results;
 use dense_bench::vmm_cost;
 
@@ -49,7 +49,12 @@ pub const PAGES: &[Page] = &[
     long("docs/tables.md", "fairness"),
     long("docs/tables.md", "article"),
     by_gain("docs/directed-yield.md", "calibrated"),
-    by_gain("docs/directed-yield.md", "ablation"),
+    Page {
+        page: "docs/directed-yield.md",
+        plan: "ablation",
+        render: |path| Ok(matrix(&load(path)?)),
+    },
+    by_gain("docs/tables.md", "ablation"),
     long("docs/measuring.md", "rounds"),
     Page {
         page: "docs/measuring.md",

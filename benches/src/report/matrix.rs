@@ -1,0 +1,109 @@
+//! What each variant gains where: a table for each workload, a row for each variant, a
+//! column for each setting.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use super::figures::{BASE, Setting, gain, mean, settings, value_of};
+use super::table::caveats;
+use super::words::{NONE, short, with_interval};
+use crate::results::{Cell, Results};
+
+/// The base's work, and in percent of it what the others do more; the most in bold.
+pub fn matrix(results: &Results) -> String {
+    let settings = settings(results);
+    let mut workloads: BTreeMap<&str, Vec<Column>> = BTreeMap::new();
+    for (setting, cells) in &settings {
+        let columns = workloads.entry(&setting.workload).or_default();
+        columns.push(Column { setting, cells });
+    }
+    let tables = workloads
+        .into_iter()
+        .map(|(workload, c)| table(workload, &c));
+    format!("{}\n{}", tables.collect::<String>(), caveats(results))
+}
+
+/// A setting, and what was measured there.
+struct Column<'a> {
+    setting: &'a Setting,
+    cells: &'a [&'a Cell],
+}
+
+impl Column<'_> {
+    /// What is written in the row of `variant`.
+    fn entry(&self, variant: &str) -> String {
+        if variant == BASE {
+            let value = mean(self.cells, variant, value_of);
+            return value.map_or(NONE.into(), |v| short(v.mean));
+        }
+        let Some(gained) = gain(self.cells, variant) else {
+            return NONE.into();
+        };
+        let words = with_interval(gained, |v| format!("{v:+.0}"));
+        let others = names(self.cells)
+            .into_iter()
+            .filter_map(|other| gain(self.cells, other));
+        let most = others.map(|g| g.mean).fold(f64::MIN, f64::max);
+        if gained.mean >= most && most > 0.0 {
+            format!("**{words}**")
+        } else {
+            words
+        }
+    }
+}
+
+fn table(workload: &str, columns: &[Column]) -> String {
+    let all: Vec<&Cell> = columns.iter().flat_map(|c| c.cells).copied().collect();
+    let unit = all.first().map_or("", |c| c.unit.as_str());
+    let heads: Vec<String> = columns.iter().map(|c| c.setting.place()).collect();
+    let mut out = format!("\n**{workload}**: {BASE} in {unit}, the others in % more\n\n");
+    // Writing to a String does not fail.
+    let _ = writeln!(out, "| | {} |", heads.join(" | "));
+    let _ = writeln!(out, "|---|{}", "---|".repeat(columns.len()));
+    for name in names(&all) {
+        let entries: Vec<String> = columns.iter().map(|c| c.entry(name)).collect();
+        let _ = writeln!(out, "| {name} | {} |", entries.join(" | "));
+    }
+    out
+}
+
+/// The variants in the plan's order, which is that of the first sample.
+fn names<'a>(cells: &[&'a Cell]) -> Vec<&'a str> {
+    let mut names = Vec::new();
+    for cell in cells {
+        if !names.contains(&cell.variant.as_str()) {
+            names.push(&cell.variant);
+        }
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::tests::cell;
+
+    #[test]
+    fn the_most_is_bold_and_what_was_not_measured_is_left_out() {
+        let mut cells = vec![
+            cell("dbench", "stock", 1, 100.0),
+            cell("dbench", "vmfirst", 1, 120.0),
+            cell("dbench", "v2", 1, 90.0),
+            cell("dbench", "stock", 1, 10.0),
+            cell("dbench", "vmfirst", 1, 9.0),
+        ];
+        for other in &mut cells[3..] {
+            other.guests += 1;
+        }
+        let mut results = Results::new("ablation", BTreeMap::new());
+        results.cells = cells;
+        let table = matrix(&results);
+        for row in [
+            "| stock | 100.0 | 10.00 |",
+            "| vmfirst | **+20** | -10 |",
+            "| v2 | -10 | - |",
+        ] {
+            assert!(table.contains(row), "{row}: {table}");
+        }
+    }
+}
