@@ -39,7 +39,8 @@ impl Column<'_> {
         let Some(gained) = gain(self.cells, variant) else {
             return NONE.into();
         };
-        let words = with_interval(gained, |v| format!("{v:+.0}"));
+        // Adding 0 makes of -0 a 0.
+        let words = with_interval(gained, |v| format!("{:+.0}", v.round() + 0.0));
         let others = names(self.cells)
             .into_iter()
             .filter_map(|other| gain(self.cells, other));
