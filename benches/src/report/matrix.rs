@@ -15,7 +15,7 @@ pub fn matrix(results: &Results) -> String {
     let mut workloads: BTreeMap<&str, Vec<Column>> = BTreeMap::new();
     for (setting, cells) in &settings {
         let columns = workloads.entry(&setting.workload).or_default();
-        columns.push(Column { setting, cells });
+        columns.push(Column::new(setting, cells));
     }
     let tables = workloads
         .into_iter()
@@ -27,9 +27,22 @@ pub fn matrix(results: &Results) -> String {
 struct Column<'a> {
     setting: &'a Setting,
     cells: &'a [&'a Cell],
+    /// The most that a variant gains, or 0.
+    most: f64,
 }
 
-impl Column<'_> {
+impl<'a> Column<'a> {
+    fn new(setting: &'a Setting, cells: &'a [&'a Cell]) -> Self {
+        let gains = names(cells)
+            .into_iter()
+            .filter_map(|name| gain(cells, name));
+        Self {
+            setting,
+            cells,
+            most: gains.map(|g| g.mean).fold(0.0, f64::max),
+        }
+    }
+
     /// What is written in the row of `variant`.
     fn entry(&self, variant: &str) -> String {
         if variant == BASE {
@@ -41,11 +54,7 @@ impl Column<'_> {
         };
         // Adding 0 makes of -0 a 0.
         let words = with_interval(gained, |v| format!("{:+.0}", v.round() + 0.0));
-        let others = names(self.cells)
-            .into_iter()
-            .filter_map(|other| gain(self.cells, other));
-        let most = others.map(|g| g.mean).fold(f64::MIN, f64::max);
-        if gained.mean >= most && most > 0.0 {
+        if gained.mean > 0.0 && gained.mean >= self.most {
             format!("**{words}**")
         } else {
             words
