@@ -21,6 +21,7 @@ const PLANS: &[(&str, &str)] = &[
     ("article", include_str!("../plans/article.toml")),
     ("fairness", include_str!("../plans/fairness.toml")),
     ("ablation", include_str!("../plans/ablation.toml")),
+    ("windows", include_str!("../plans/windows.toml")),
     ("ipi", include_str!("../plans/ipi.toml")),
     ("controls", include_str!("../plans/controls.toml")),
     ("timeline", include_str!("../plans/timeline.toml")),

@@ -27,8 +27,12 @@ const CPUS: &str = "/sys/devices/system/cpu";
 const TUNABLES: &[(&str, &[&str])] = &[
     (
         "/sys/kernel/directed_yield/mode",
-        &["off", "plain", "penalty", "credit", "transfer", "transfer"],
+        &[
+            "off", "plain", "penalty", "credit", "transfer", "lend", "lend",
+        ],
     ),
+    ("/sys/kernel/directed_yield/lend", &["0", "1", "1"]),
+    ("/sys/kernel/directed_yield/lend_turns", &["0", "0", "3"]),
     ("/sys/kernel/directed_yield/handoff", &["0", "1", "1"]),
     ("/sys/kernel/directed_yield/advance", &["0", "1", "1"]),
     ("/sys/kernel/directed_yield/hold_ns", &["0", "10000"]),

@@ -147,7 +147,9 @@ proptest! {
         }
     }
 
-    /// The target is eligible afterwards, and neither of the two is out of its bound.
+    /// The target is eligible afterwards, and neither of the two is out of its bound. On one
+    /// level a target that gets what it lacks and a margin never is: the kernel does not ask
+    /// (`yield_pair_may_refund`).
     #[test]
     fn transfer_reaches_its_end_within_bounds(queue in queue(2..8), damped: bool) {
         match settle(&queue, Mode::Transfer, damped) {
@@ -166,10 +168,7 @@ proptest! {
                 prop_assert!(lag(&after, T) <= limit(T, 2) + slack(T));
             }
             Ok(other) => prop_assert!(false, "{other:?} in mode transfer"),
-            Err(why) => prop_assert!(matches!(
-                why,
-                debooster::Refusal::Debt | debooster::Refusal::Bound
-            )),
+            Err(why) => prop_assert_eq!(why, debooster::Refusal::Debt),
         }
     }
 

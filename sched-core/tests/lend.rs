@@ -153,6 +153,40 @@ fn mode_lend_settles_nothing() {
     assert_eq!(state, TaskState::default());
 }
 
+/// Two that yield to and fro forfeit from the turn on that is asked for, each of them; after a
+/// pause, or with somebody else, they begin anew.
+#[test]
+fn turns_to_and_fro_are_up() {
+    let tunables = Tunables {
+        lend_turns: 3,
+        ..Tunables::default()
+    };
+    let mut states = [TaskState::default(); 3];
+    let mut yields = |from: usize, to: usize, now| {
+        let other = states[to];
+        states[from].turns_are_up(from as u64, to as u64, &other, now, &tunables)
+    };
+    let turns: Vec<bool> = (0..6)
+        .map(|i| yields(i % 2, 1 - i % 2, 1000 * i as u64))
+        .collect();
+    assert_eq!(turns, [false, false, false, true, true, true]);
+    assert!(!yields(0, 1, 5_000 + tunables.pair_window_ns));
+    assert!(!yields(1, 2, 606_000));
+    assert!(!yields(2, 1, 607_000));
+    assert!(!yields(1, 2, 608_000));
+    assert!(yields(2, 1, 609_000));
+}
+
+#[test]
+fn turns_without_an_end_are_the_default() {
+    let (mut y, mut t) = (TaskState::default(), TaskState::default());
+    for now in 0..100 {
+        assert!(!y.turns_are_up(0, 1, &t, now, &Tunables::default()));
+        std::mem::swap(&mut y, &mut t);
+    }
+    assert_eq!(y, TaskState::default());
+}
+
 /// Who was picked just now is left alone, for as long as is said.
 #[test]
 fn who_has_just_begun_is_held() {

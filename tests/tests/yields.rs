@@ -1,5 +1,5 @@
 //! What yields give and take, by bare vCPUs in virtual time: a third task keeps its
-//! fair share, yielding gains nothing, a hand-over takes one yield, and switched off
+//! fair share, or what stock gives it, yielding gains nothing, a hand-over takes one yield, and switched off
 //! everybody is picked as by the stock kernel.
 
 use e2e::probe;
@@ -41,17 +41,18 @@ fn nobody_gains_or_loses_in_ten_seconds() {
     shares_are_kept_for(10_000);
 }
 
+/// A third task beside two vCPUs that yield to each other: all three alike, or the yielder
+/// and the third task in one group and the target in another.
+const THIRDS: [&str; 3] = [
+    "--what race --hogs 1",
+    "--what spin --hogs 1",
+    "--what race --hogs 1 --groups",
+];
+
 fn shares_are_kept_for(ms: u64) {
-    let commands = [
-        "--what race --hogs 1",
-        "--what spin --hogs 1",
-        "--what race --hogs 1 --groups",
-        "--what race --rival",
-        "--what spin --rival",
-    ]
-    .map(|args| format!("yields {args} --ms {ms}"));
-    let commands = commands.each_ref().map(String::as_str);
-    let (results, _) = probe(Variant::Patched, 2, &commands);
+    let rivals = ["--what race --rival", "--what spin --rival"];
+    let commands = THIRDS.iter().chain(&rivals);
+    let results = run(Variant::Patched, commands, ms, "");
     let [race, spin, groups, rival, spun] = results.as_slice() else {
         panic!("{results:?}");
     };
@@ -64,6 +65,40 @@ fn shares_are_kept_for(ms: u64) {
     // One of two VMs, of the same size.
     for result in [rival, spun] {
         assert!(share(result, "pair_ns") <= 0.5 * 1.005, "{result}");
+    }
+}
+
+fn run<'a>(
+    variant: Variant,
+    commands: impl IntoIterator<Item = &'a &'a str>,
+    ms: u64,
+    settings: &str,
+) -> Vec<Value> {
+    let line = |args: &&str| format!("yields {args} --ms {ms}{settings}");
+    let commands: Vec<String> = commands.into_iter().map(line).collect();
+    let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
+    probe(variant, 2, &commands).0
+}
+
+/// Stock's yielders forfeit so much that a third task has nearly all of their CPU. Who
+/// counts on that can have it.
+#[test]
+fn a_third_task_has_what_stock_gives_it_if_wanted() {
+    windfalls_are_kept_for(1_000);
+}
+
+#[test]
+#[ignore = "ten virtual seconds: `cargo test -p e2e --features emulator --test yields -- --ignored`"]
+fn a_third_task_has_what_stock_gives_it_in_ten_seconds() {
+    windfalls_are_kept_for(10_000);
+}
+
+fn windfalls_are_kept_for(ms: u64) {
+    let stock = run(Variant::Stock, &THIRDS, ms, "");
+    let ours = run(Variant::Patched, &THIRDS, ms, " --set lend_turns=3");
+    for (stock, ours) in stock.iter().zip(&ours) {
+        let [stock_share, our_share] = [stock, ours].map(|r| share(r, "hogs_ns"));
+        assert!(our_share >= 0.98 * stock_share, "{ours} {stock}");
     }
 }
 

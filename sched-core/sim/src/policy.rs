@@ -13,9 +13,10 @@ use serde::Deserialize;
 use toml::Spanned;
 
 /// Plans whose variants are known by name.
-const PLANS: [&str; 3] = [
+const PLANS: [&str; 4] = [
     include_str!("../../../benches/plans/variants.toml"),
     include_str!("../../../benches/plans/ablation.toml"),
+    include_str!("../../../benches/plans/windows.toml"),
     include_str!("../../../benches/plans/ipi.toml"),
 ];
 
@@ -118,6 +119,10 @@ impl Policy {
                 "handoff" => self.tunables.handoff = switch(value).ok_or_else(refused)?,
                 "advance" => self.tunables.advance = switch(value).ok_or_else(refused)?,
                 "lend" => self.tunables.lend = switch(value).ok_or_else(refused)?,
+                "lend_turns" => {
+                    self.tunables.lend_turns = value.parse().map_err(|_| refused())?;
+                    self.tunables.check()?;
+                }
                 _ => {
                     let number = match file {
                         "granularity_ns" => &mut self.tunables.granularity_ns,

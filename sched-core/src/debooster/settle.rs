@@ -21,7 +21,7 @@ pub enum Mode {
     Lend,
 }
 
-/// The files of `/sys/kernel/directed_yield`, all in ns.
+/// The files of `/sys/kernel/directed_yield`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tunables {
     /// How a pair on one runqueue settles.
@@ -41,6 +41,9 @@ pub struct Tunables {
     pub advance: bool,
     /// With a target on another CPU, the yielder's turn goes to who is next on its own.
     pub lend: bool,
+    /// In mode lend, who yields on one CPU to and fro with the same task forfeits from so many
+    /// turns in a row on, each within `pair_window_ns`: up to 1,000, 0 for never.
+    pub lend_turns: u32,
     /// A yielder and a target on another CPU exchange their places.
     pub handoff: bool,
 }
@@ -56,6 +59,7 @@ impl Default for Tunables {
             hold_ns: 10_000,
             advance: true,
             lend: true,
+            lend_turns: 0,
             handoff: false,
         }
     }
@@ -76,6 +80,9 @@ impl Tunables {
         }
         if self.hold_ns > 1_000_000 {
             return Err("hold_ns is at most 1000000");
+        }
+        if self.lend_turns > 1_000 {
+            return Err("lend_turns is at most 1000");
         }
         Ok(())
     }
@@ -137,7 +144,7 @@ impl Level {
 ///
 /// The paths go from the task's own entity up to the LCA. Either is empty if the two do not
 /// compete: one entity is the other's ancestor, Y's is not current or has left, T's has
-/// left or sleeps, or one of the two on the LCA is SCHED_IDLE.
+/// left or sleeps, or it or a group that it is in is SCHED_IDLE.
 #[derive(Debug, Clone, Copy)]
 pub struct Yield<'a> {
     /// Y's path.
@@ -160,14 +167,38 @@ pub struct TaskState {
     pub gave: Option<(u64, u64)>,
     /// When it last settled in a mode that is limited (clock, ns).
     pub limited_at: Option<u64>,
+    /// Turns that it and whom it gave to have lent each other in a row.
+    pub turns: u32,
 }
 
 impl TaskState {
-    /// Did this task, the target, give to `yielder` a moment ago (`yield_pair_reversed`)?
+    /// Did this task, the target, give to `yielder` a moment ago (`yield_goes_back`)?
     /// Then the two only take turns.
     pub fn reversed(&self, yielder: u64, now: u64, window: u64) -> bool {
         self.gave
             .is_some_and(|(to, at)| to == yielder && debooster::recent(now, at, window))
+    }
+
+    /// In mode lend: have `yielder`, whose state this is, and its `target`, whose is `other`,
+    /// lent each other so many turns in a row that the yielder forfeits instead
+    /// (`yield_turns_are_up`)? Remembers the yield, at clock `now`, ns.
+    pub fn turns_are_up(
+        &mut self,
+        yielder: u64,
+        target: u64,
+        other: &TaskState,
+        now: u64,
+        tunables: &Tunables,
+    ) -> bool {
+        if tunables.lend_turns == 0 {
+            return false;
+        }
+        self.turns = match other.reversed(yielder, now, tunables.pair_window_ns) {
+            true => other.turns.saturating_add(1),
+            false => 0,
+        };
+        self.gave = Some((target, now));
+        self.turns >= tunables.lend_turns
     }
 
     /// One settlement in a window for each yielding task (`yield_rate_allows`). Uses it up.

@@ -8,8 +8,6 @@ use sched_core::scan::YieldTo;
 use super::{Host, TaskId};
 use crate::policy::{Compare, Mode};
 
-/// A runqueue settles, or reschedules, once in this, ns.
-const WINDOW_NS: u64 = 6_000_000;
 /// A yield back within this is damped, ns.
 const PAIR_NS: u64 = 600_000;
 /// How long an IPI is waited for, ns.
@@ -55,9 +53,9 @@ impl Host {
 
     /// The yielder pays, once in a window for all of its runqueue.
     fn v2(&mut self, me: TaskId, target: TaskId) {
-        let now = self.now;
+        let (now, window) = (self.now, self.tunables.rate_window_ns);
         let cpu = &mut self.cpus[self.tasks[me as usize].cpu as usize].compare;
-        let recent = |at| debooster::recent(now, at, WINDOW_NS);
+        let recent = |at| window > 0 && debooster::recent(now, at, window);
         if cpu.limited_at.is_some_and(recent) {
             self.stats.refused += 1;
             return;

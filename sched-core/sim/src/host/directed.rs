@@ -23,17 +23,27 @@ impl Host {
         }
         let settled = match mode {
             CoreMode::Off | CoreMode::Plain => false,
-            CoreMode::Lend => {
-                if !self.advance(target) {
-                    self.lend(me);
-                }
-                true
-            }
+            CoreMode::Lend => self.run_ahead(me, target),
             _ => self.settle(me, target),
         };
         if !settled {
             self.forfeit(me);
         }
+    }
+
+    /// Mode lend: the target runs ahead, or else who is next. False: the two have taken turns
+    /// for so long that the yielder forfeits.
+    fn run_ahead(&mut self, me: TaskId, target: TaskId) -> bool {
+        let other = self.tasks[target as usize].yields;
+        let state = &mut self.tasks[me as usize].yields;
+        let names = (u64::from(me), u64::from(target));
+        if state.turns_are_up(names.0, names.1, &other, self.now, &self.tunables) {
+            return false;
+        }
+        if !self.advance(target) {
+            self.lend(me);
+        }
+        true
     }
 
     /// Stock's forfeit, on the task's own level only. In a group of its own that level
