@@ -184,7 +184,7 @@ fn defaults_are_the_kernels() {
         hold_ns: number(".hold_ns"),
         advance: number(".advance") == 1,
         lend: number(".lend") == 1,
-        lend_turns: number(".lend_turns") as u32,
+        lend_turns: number(".lend_turns"),
         handoff: number(".handoff") == 1,
     };
     assert_eq!(Tunables::default(), kernel, "change Tunables::default()");

@@ -119,16 +119,13 @@ impl Policy {
                 "handoff" => self.tunables.handoff = switch(value).ok_or_else(refused)?,
                 "advance" => self.tunables.advance = switch(value).ok_or_else(refused)?,
                 "lend" => self.tunables.lend = switch(value).ok_or_else(refused)?,
-                "lend_turns" => {
-                    self.tunables.lend_turns = value.parse().map_err(|_| refused())?;
-                    self.tunables.check()?;
-                }
                 _ => {
                     let number = match file {
                         "granularity_ns" => &mut self.tunables.granularity_ns,
                         "pair_window_ns" => &mut self.tunables.pair_window_ns,
                         "rate_window_ns" => &mut self.tunables.rate_window_ns,
                         "hold_ns" => &mut self.tunables.hold_ns,
+                        "lend_turns" => &mut self.tunables.lend_turns,
                         _ => return Err(unknown()),
                     };
                     *number = value.parse().map_err(|_| refused())?;

@@ -43,7 +43,7 @@ pub struct Tunables {
     pub lend: bool,
     /// In mode lend, who yields on one CPU to and fro with the same task forfeits from so many
     /// turns in a row on, each within `pair_window_ns`: up to 1,000, 0 for never.
-    pub lend_turns: u32,
+    pub lend_turns: u64,
     /// A yielder and a target on another CPU exchange their places.
     pub handoff: bool,
 }
@@ -168,7 +168,7 @@ pub struct TaskState {
     /// When it last settled in a mode that is limited (clock, ns).
     pub limited_at: Option<u64>,
     /// Turns that it and whom it gave to have lent each other in a row.
-    pub turns: u32,
+    pub turns: u64,
 }
 
 impl TaskState {

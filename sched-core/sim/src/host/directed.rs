@@ -36,8 +36,8 @@ impl Host {
     fn run_ahead(&mut self, me: TaskId, target: TaskId) -> bool {
         let other = self.tasks[target as usize].yields;
         let state = &mut self.tasks[me as usize].yields;
-        let names = (u64::from(me), u64::from(target));
-        if state.turns_are_up(names.0, names.1, &other, self.now, &self.tunables) {
+        let (from, to) = (u64::from(me), u64::from(target));
+        if state.turns_are_up(from, to, &other, self.now, &self.tunables) {
             return false;
         }
         if !self.advance(target) {
