@@ -28,7 +28,7 @@ const TUNABLES: &[(&str, &[&str])] = &[
     (
         "/sys/kernel/directed_yield/mode",
         &[
-            "off", "plain", "penalty", "credit", "transfer", "lend", "lend",
+            "off", "plain", "penalty", "credit", "transfer", "transfer", "lend", "lend",
         ],
     ),
     ("/sys/kernel/directed_yield/lend", &["0", "1", "1"]),
