@@ -89,6 +89,11 @@ impl Variant {
         }
     }
 
+    fn fragment_files(self, repo: &Path) -> Vec<PathBuf> {
+        let configs = repo.join("kernel-patches/configs");
+        self.fragments().iter().map(|f| configs.join(f)).collect()
+    }
+
     fn patches(self, repo: &Path) -> Result<Vec<PathBuf>> {
         let mut patches = series(repo)?;
         match self {
@@ -142,11 +147,7 @@ impl Kernel {
         mut on_step: impl FnMut(u64, u64),
     ) -> Result<Self> {
         let patches = variant.patches(repo)?;
-        let fragments: Vec<PathBuf> = variant
-            .fragments()
-            .iter()
-            .map(|f| repo.join("kernel-patches/configs").join(f))
-            .collect();
+        let fragments = variant.fragment_files(repo);
         let mut key = Key::new()
             .text("recipe", "2")
             .text("source", &source_version()?)
@@ -155,17 +156,13 @@ impl Kernel {
             key = key.file(input)?;
         }
         let dir = cache.artefact(&format!("kernel-{}", variant.name()), &key, |out| {
-            let source = Source::open(cache, cancel)?;
-            let _lock = cache.lock("linux")?;
-            source.switch_to(&patches, cancel)?;
-            let build = source.build_dir(variant)?;
-            configure(variant, &source.tree, &build, &fragments, cache, cancel)?;
+            let place = Workplace::open(variant, repo, cache, cancel)?;
             let mut step = 0;
-            compile(&source.tree, &build, variant, cache, cancel, || {
+            place.compile(cache, cancel, || {
                 step += 1;
                 on_step(step, STEPS.max(step));
             })?;
-            install(&build, out)
+            install(&place.build, out)
         })?;
         Ok(Self { dir })
     }
@@ -303,76 +300,103 @@ impl Source {
     }
 }
 
-fn make(variant: Variant, tree: &Path, build: &Path) -> std::process::Command {
-    let mut make = proc::command("make");
-    make.arg("-C")
-        .arg(tree)
-        .arg(format!("O={}", build.display()))
-        .arg(format!("ARCH={}", variant.arch()))
-        .args(IDENTITY);
-    make
+/// The tree with the patches of a variant, and its configured build folder: nobody
+/// else's until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Workplace {
+    pub(crate) source: Source,
+    build: PathBuf,
+    variant: Variant,
+    _lock: fs::File,
 }
 
-/// tinyconfig plus the fragments, written only if it differs from what is there.
-fn configure(
-    variant: Variant,
-    tree: &Path,
-    build: &Path,
-    fragments: &[PathBuf],
-    cache: &Cache,
-    cancel: &Cancel,
-) -> Result<()> {
-    let log = cache.log("kernel-configure")?;
-    let config = build.join(".config");
-    let before = fs::read(&config).unwrap_or_default();
-    let auto = build.join("include/config/auto.conf");
-    let stamp = fs::metadata(&auto).and_then(|m| m.modified()).ok();
-    let mut tiny = make(variant, tree, build);
-    tiny.arg("tinyconfig");
-    proc::run_logged(tiny, &log, cancel, |_| {})?;
-    let mut merge = proc::command("scripts/kconfig/merge_config.sh");
-    merge
-        .current_dir(tree)
-        .args(["-m", "-O"])
-        .arg(build)
-        .arg(&config)
-        .args(fragments);
-    proc::run_logged(merge, &log, cancel, |_| {})?;
-    let mut finish = make(variant, tree, build);
-    finish.arg("olddefconfig");
-    proc::run_logged(finish, &log, cancel, |_| {})?;
-    // An unchanged configuration keeps its date, or make would configure anew.
-    let same = fs::read(&config).map_err(Error::io("read", &config))? == before;
-    if let (true, Some(stamp)) = (same, stamp) {
-        fs::File::options()
-            .append(true)
-            .open(&config)
-            .and_then(|file| file.set_modified(stamp))
-            .map_err(Error::io("date", &config))?;
+impl Workplace {
+    pub(crate) fn open(
+        variant: Variant,
+        repo: &Path,
+        cache: &Cache,
+        cancel: &Cancel,
+    ) -> Result<Self> {
+        let source = Source::open(cache, cancel)?;
+        let lock = cache.lock("linux")?;
+        source.switch_to(&variant.patches(repo)?, cancel)?;
+        let place = Self {
+            build: source.build_dir(variant)?,
+            source,
+            variant,
+            _lock: lock,
+        };
+        place.configure(&variant.fragment_files(repo), cache, cancel)?;
+        Ok(place)
     }
-    Ok(())
-}
 
-fn compile(
-    tree: &Path,
-    build: &Path,
-    variant: Variant,
-    cache: &Cache,
-    cancel: &Cancel,
-    mut on_step: impl FnMut(),
-) -> Result<()> {
-    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut bzimage = make(variant, tree, build);
-    bzimage
-        .arg(format!("-j{jobs}"))
-        .args(["bzImage", "vmlinux"]);
-    let log = cache.log(&format!("kernel-{}", variant.name()))?;
-    let mark = build.join(UNFINISHED);
-    fs::write(&mark, "").map_err(Error::io("write", &mark))?;
-    let made = proc::run_logged(bzimage, &log, cancel, |_| on_step());
-    // After a failure too: `make` removes what it was about to write.
-    fs::remove_file(&mark).map_err(Error::io("remove", &mark))?;
-    made
+    pub(crate) fn make(&self) -> std::process::Command {
+        let mut make = proc::command("make");
+        make.arg("-C")
+            .arg(&self.source.tree)
+            .arg(format!("O={}", self.build.display()))
+            .arg(format!("ARCH={}", self.variant.arch()))
+            .args(IDENTITY);
+        make
+    }
+
+    /// tinyconfig plus the fragments, written only if it differs from what is there.
+    fn configure(&self, fragments: &[PathBuf], cache: &Cache, cancel: &Cancel) -> Result<()> {
+        let log = cache.log("kernel-configure")?;
+        let config = self.build.join(".config");
+        let before = fs::read(&config).unwrap_or_default();
+        let auto = self.build.join("include/config/auto.conf");
+        let stamp = fs::metadata(&auto).and_then(|m| m.modified()).ok();
+        let mut tiny = self.make();
+        tiny.arg("tinyconfig");
+        proc::run_logged(tiny, &log, cancel, |_| {})?;
+        let mut merge = proc::command("scripts/kconfig/merge_config.sh");
+        merge
+            .current_dir(&self.source.tree)
+            .args(["-m", "-O"])
+            .arg(&self.build)
+            .arg(&config)
+            .args(fragments);
+        proc::run_logged(merge, &log, cancel, |_| {})?;
+        let mut finish = self.make();
+        finish.arg("olddefconfig");
+        proc::run_logged(finish, &log, cancel, |_| {})?;
+        // An unchanged configuration keeps its date, or make would configure anew.
+        let same = fs::read(&config).map_err(Error::io("read", &config))? == before;
+        if let (true, Some(stamp)) = (same, stamp) {
+            fs::File::options()
+                .append(true)
+                .open(&config)
+                .and_then(|file| file.set_modified(stamp))
+                .map_err(Error::io("date", &config))?;
+        }
+        Ok(())
+    }
+
+    fn compile(&self, cache: &Cache, cancel: &Cancel, on_step: impl FnMut()) -> Result<()> {
+        let mut bzimage = self.make();
+        bzimage.args(["bzImage", "vmlinux"]);
+        let log = cache.log(&format!("kernel-{}", self.variant.name()))?;
+        self.run(bzimage, &log, cancel, on_step)
+    }
+
+    /// Runs a `make` that writes objects, on all CPUs; tells `on_step` of each line.
+    pub(crate) fn run(
+        &self,
+        mut make: std::process::Command,
+        log: &Path,
+        cancel: &Cancel,
+        mut on_step: impl FnMut(),
+    ) -> Result<()> {
+        let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+        make.arg(format!("-j{jobs}"));
+        let mark = self.build.join(UNFINISHED);
+        fs::write(&mark, "").map_err(Error::io("write", &mark))?;
+        let made = proc::run_logged(make, log, cancel, |_| on_step());
+        // After a failure too: `make` removes what it was about to write.
+        fs::remove_file(&mark).map_err(Error::io("remove", &mark))?;
+        made
+    }
 }
 
 fn install(build: &Path, out: &Path) -> Result<()> {

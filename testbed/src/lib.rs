@@ -2,7 +2,8 @@
 //!
 //! [`packages`] installs what Debian has, [`emulator`], [`kernel`], [`programs`]
 //! and [`image`] make the parts and keep them in a [`cache::Cache`] under a hash
-//! of all their inputs, and [`machine`] boots the whole once for one cell.
+//! of all their inputs, and [`machine`] boots the whole once for one cell. [`sparse`]
+//! checks the kernel's source.
 
 pub mod cache;
 pub mod debian;
@@ -15,6 +16,7 @@ pub mod packages;
 pub mod payload;
 pub mod proc;
 pub mod programs;
+pub mod sparse;
 
 pub use error::Error;
 

@@ -38,7 +38,13 @@ const NEEDED: &[&str] = &[
 ];
 
 /// What only the tests need.
-const FOR_TESTS: &[&str] = &["busybox-static", "chromium", "chromium-driver", "iproute2"];
+const FOR_TESTS: &[&str] = &[
+    "busybox-static",
+    "chromium",
+    "chromium-driver",
+    "iproute2",
+    "sparse",
+];
 
 /// What our VMM is compared with.
 pub const PEERS: &[&str] = &["qemu-system-x86"];

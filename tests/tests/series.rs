@@ -1,4 +1,5 @@
-//! The series applies to stock source with `git am` and is clean for checkpatch.
+//! The series applies to stock source with `git am` and is clean for checkpatch and for
+//! sparse.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -6,6 +7,7 @@ use std::process::{Command, Output};
 use testbed::cache::Cache;
 use testbed::kernel::{Source, compare, series};
 use testbed::proc::Cancel;
+use testbed::sparse;
 
 /// A work tree of stock source that goes away with the test.
 struct StockTree {
@@ -80,6 +82,14 @@ fn every_patch_is_clean_for_checkpatch_strict() {
         assert_success(&check, &patch.display().to_string());
         tree.git(&["am", "--quiet", &patch.to_string_lossy()]);
     }
+}
+
+#[test]
+fn sparse_says_nothing_about_the_series() {
+    let cache = Cache::open().unwrap();
+    let repo = xtask::parts::repo();
+    let said = sparse::complaints(&repo, &cache, &Cancel::default()).unwrap();
+    assert!(said.is_empty(), "{}", said.join("\n"));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What yields give and take, by bare vCPUs in virtual time: a third task keeps its
-//! fair share, or what stock gives it, yielding gains nothing, a hand-over takes one yield, and switched off
-//! everybody is picked as by the stock kernel.
+//! fair share, or what stock gives it, yielding gains nothing, a hand-over takes one
+//! yield, and switched off everybody is picked as by the stock kernel.
 
 use e2e::probe;
 use serde_json::Value;
