@@ -38,6 +38,12 @@ const fn by_gain(page: &'static str, plan: &'static str) -> Page {
     Page { page, plan, render }
 }
 
+/// A table for each workload: a row for each variant, a column for each setting.
+const fn rows(page: &'static str, plan: &'static str) -> Page {
+    let render = |path: &Path| Ok(matrix(&load(path)?));
+    Page { page, plan, render }
+}
+
 /// All of them.
 pub const PAGES: &[Page] = &[
     short("README.md", "quick"),
@@ -49,12 +55,10 @@ pub const PAGES: &[Page] = &[
     long("docs/tables.md", "fairness"),
     long("docs/tables.md", "article"),
     by_gain("docs/directed-yield.md", "calibrated"),
-    Page {
-        page: "docs/directed-yield.md",
-        plan: "ablation",
-        render: |path| Ok(matrix(&load(path)?)),
-    },
+    rows("docs/directed-yield.md", "ablation"),
     by_gain("docs/tables.md", "ablation"),
+    rows("docs/directed-yield.md", "windows"),
+    by_gain("docs/tables.md", "windows"),
     long("docs/measuring.md", "rounds"),
     Page {
         page: "docs/measuring.md",
