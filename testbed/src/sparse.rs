@@ -1,5 +1,6 @@
 //! What sparse, the kernel's checker of address spaces and locks, says about the series.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::cache::Cache;
@@ -23,7 +24,8 @@ pub fn complaints(repo: &Path, cache: &Cache, cancel: &Cancel) -> Result<Vec<Str
     let tree = &place.source.tree;
     let text = std::fs::read_to_string(&log).map_err(Error::io("read", &log))?;
     let mut ours = Vec::new();
-    for line in text.lines() {
+    // What is in a header is said for each file that includes it.
+    for line in text.lines().collect::<BTreeSet<_>>() {
         let Some((file, number)) = location(line, tree) else {
             continue;
         };

@@ -20,8 +20,11 @@ use vmm::rundir::RunDir;
 #[path = "../run/payload.rs"]
 #[allow(dead_code)]
 mod payload;
+#[path = "../run/wait.rs"]
+mod wait;
 
 use payload::Payload;
+use wait::wait_until;
 
 const CYCLES: usize = 1000;
 /// How much more memory the last machines may have than the first, in KiB.
@@ -188,18 +191,6 @@ fn machines(place: &Place) -> usize {
         .count()
 }
 
-/// Waits until a process has no more than so many files open: it sees some time later
-/// that a client has gone.
-fn wait_for_closing(pid: u32, files: usize) {
-    for _ in 0..1000 {
-        if open_files(pid) <= files {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    panic!("{} files stay open, not {files}", open_files(pid));
-}
-
 /// Starts a machine and ends it; returns its size while it ran, if it did.
 fn cycle(place: &Place, way: Way) -> Option<(u64, usize)> {
     let mut running = place.start();
@@ -284,12 +275,18 @@ fn a_machine_that_is_asked_hundreds_of_times_does_not_grow() {
             assert!(fs::metadata(socket).unwrap().mode() & 0o077 == 0);
         }
     };
+    // It sees some time later that a client has gone.
+    let id = child.id();
+    let idle = open_files(id);
+    let wait_for_closing = || wait_until("connections stay open", || open_files(id) == idle);
     ask(50);
-    let first = size(child.id());
+    wait_for_closing();
+    let first = size(id);
     ask(300);
-    let last = size(child.id());
+    wait_for_closing();
+    let last = size(id);
     assert!(last.0 <= first.0 + SLACK, "{first:?} {last:?}");
-    wait_for_closing(child.id(), first.1);
+    assert_eq!(first.1, last.1);
     kill_process(Pid::from_child(child), Signal::TERM).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }

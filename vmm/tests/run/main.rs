@@ -3,7 +3,6 @@
 use std::io::{Write, stderr};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 mod api;
 mod config;
@@ -14,6 +13,9 @@ mod payload;
 mod refusals;
 mod sched;
 mod vsock;
+mod wait;
+
+use wait::wait_until;
 
 /// `vmm run` on a kernel, with a small memory and no input.
 fn vmm(kernel: &Path) -> Command {
@@ -41,14 +43,4 @@ fn no_kvm() -> bool {
 /// Says why something is not tested.
 fn skip(why: &str) {
     let _ = writeln!(stderr(), "SKIP: {why}");
-}
-
-/// Waits for what comes about soon.
-#[track_caller]
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let limit = Instant::now() + Duration::from_secs(60);
-    while !done() {
-        assert!(Instant::now() < limit, "{what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
