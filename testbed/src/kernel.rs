@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cache::{Cache, Key, hash_file};
 use crate::proc::{self, Cancel};
+use crate::topics::Topics;
 use crate::{Error, Result, packages};
 
 /// Debian's package of the source.
@@ -33,7 +34,7 @@ pub enum Variant {
     Guest,
     /// The host to compare with: stock but for the patch that counts.
     Stock,
-    /// The host with the whole series.
+    /// The host with directed yield.
     Patched,
     /// As `Patched`, with lockdep and our KUnit tests, which run at boot.
     Kunit,
@@ -43,7 +44,7 @@ pub enum Variant {
     Kcsan,
     /// As `Patched`, with designs of others to compare with.
     Compare,
-    /// The first so many patches of the series, with lockdep and KUnit tests.
+    /// All up to one patch of one topic ([`Topics::steps`]), with lockdep and KUnit tests.
     Step(usize),
     /// The series' scheduler in a small 32-bit kernel.
     Sched32,
@@ -94,16 +95,25 @@ impl Variant {
         self.fragments().iter().map(|f| configs.join(f)).collect()
     }
 
-    fn patches(self, repo: &Path) -> Result<Vec<PathBuf>> {
-        let mut patches = series(repo)?;
+    /// The topic that its patches end with.
+    fn topic(self) -> Option<&'static str> {
         match self {
-            Self::Guest => patches.clear(),
-            Self::Stock => patches.truncate(1),
-            Self::Step(count) => patches.truncate(count),
-            Self::Compare => patches.extend(compare(repo)?),
-            Self::Patched | Self::Kunit | Self::Kasan | Self::Kcsan | Self::Sched32 => {}
+            Self::Guest | Self::Step(_) => None,
+            Self::Stock => Some("statistics"),
+            Self::Compare => Some("compare"),
+            Self::Patched | Self::Kunit | Self::Kasan | Self::Kcsan | Self::Sched32 => {
+                Some("directed-yield")
+            }
         }
-        Ok(patches)
+    }
+
+    fn patches(self, repo: &Path) -> Result<Vec<PathBuf>> {
+        let topics = Topics::read(repo)?;
+        match (self, self.topic()) {
+            (Self::Step(step), _) => Ok(topics.steps()?.swap_remove(step)),
+            (_, Some(topic)) => topics.stack(topic),
+            (_, None) => Ok(Vec::new()),
+        }
     }
 
     /// The build folder: one for kernels of the same configuration, so that from
@@ -166,28 +176,6 @@ impl Kernel {
         })?;
         Ok(Self { dir })
     }
-}
-
-/// The patches of the series, in order.
-pub fn series(repo: &Path) -> Result<Vec<PathBuf>> {
-    listed(&repo.join("kernel-patches/linux-6.12"))
-}
-
-/// Patches on top of the series with designs of others, for comparing only.
-pub fn compare(repo: &Path) -> Result<Vec<PathBuf>> {
-    listed(&repo.join("kernel-patches/linux-6.12/compare"))
-}
-
-/// What the file `series` in `dir` names, in order.
-fn listed(dir: &Path) -> Result<Vec<PathBuf>> {
-    let list = dir.join("series");
-    let text = fs::read_to_string(&list).map_err(Error::io("read", &list))?;
-    Ok(text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
-        .map(|line| dir.join(line))
-        .collect())
 }
 
 /// The C compiler's first line: it is an input of every build.

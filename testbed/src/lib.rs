@@ -17,6 +17,7 @@ pub mod payload;
 pub mod proc;
 pub mod programs;
 pub mod sparse;
+pub mod topics;
 
 pub use error::Error;
 

@@ -1,13 +1,14 @@
-//! The series applies to stock source with `git am` and is clean for checkpatch and for
-//! sparse.
+//! Each topic of the series applies to stock source with `git am` and is clean for
+//! checkpatch and for sparse.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use testbed::cache::Cache;
-use testbed::kernel::{Source, compare, series};
+use testbed::kernel::Source;
 use testbed::proc::Cancel;
 use testbed::sparse;
+use testbed::topics::Topics;
 
 /// A work tree of stock source that goes away with the test.
 struct StockTree {
@@ -52,35 +53,41 @@ fn assert_success(output: &Output, what: &str) {
     );
 }
 
-fn patches() -> Vec<PathBuf> {
-    let patches = series(&xtask::parts::repo()).unwrap();
-    assert!(!patches.is_empty(), "the series is empty");
-    patches
+fn topics() -> Topics {
+    Topics::read(&xtask::parts::repo()).unwrap()
 }
 
-#[test]
-fn the_series_applies_to_stock_source_with_git_am_and_the_comparison_on_top() {
-    let tree = StockTree::new();
-    let comparison = compare(&xtask::parts::repo()).unwrap();
-    assert!(!comparison.is_empty(), "the comparison is empty");
-    for patch in patches().into_iter().chain(comparison) {
+/// Applies `patches` to `tree`.
+fn am(tree: &StockTree, patches: &[PathBuf]) {
+    for patch in patches {
         let am = tree.git(&["am", "--quiet", &patch.to_string_lossy()]);
         assert_success(&am, &patch.display().to_string());
     }
 }
 
+/// Designs of others are written to be compared with, not to be merged.
+const NOT_FOR_MERGING: &str = "compare";
+
 #[test]
-fn every_patch_is_clean_for_checkpatch_strict() {
-    let tree = StockTree::new();
-    for patch in patches() {
-        let check = Command::new("perl")
-            .current_dir(tree.path())
-            .args(["scripts/checkpatch.pl", "--strict", "--no-summary"])
-            .arg(&patch)
-            .output()
-            .unwrap();
-        assert_success(&check, &patch.display().to_string());
-        tree.git(&["am", "--quiet", &patch.to_string_lossy()]);
+fn every_topic_applies_with_git_am_and_is_clean_for_checkpatch_strict() {
+    let topics = topics();
+    for topic in topics.names() {
+        let tree = StockTree::new();
+        am(&tree, &topics.below(topic).unwrap());
+        let own = topics.own(topic).unwrap();
+        assert!(!own.is_empty(), "{topic} is empty");
+        for patch in own {
+            if topic != NOT_FOR_MERGING {
+                let check = Command::new("perl")
+                    .current_dir(tree.path())
+                    .args(["scripts/checkpatch.pl", "--strict", "--no-summary"])
+                    .arg(&patch)
+                    .output()
+                    .unwrap();
+                assert_success(&check, &patch.display().to_string());
+            }
+            am(&tree, &[patch]);
+        }
     }
 }
 
@@ -92,15 +99,29 @@ fn sparse_says_nothing_about_the_series() {
     assert!(said.is_empty(), "{}", said.join("\n"));
 }
 
-#[test]
-fn the_series_file_names_every_patch_that_is_there() {
-    let listed = patches();
-    let dir = listed[0].parent().unwrap_or(Path::new("."));
-    let mut found: Vec<PathBuf> = std::fs::read_dir(dir)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|e| e == "patch"))
-        .collect();
+/// All patches in a folder and in those below it.
+fn patches_in(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(patches_in(&path)),
+            false if path.extension().is_some_and(|e| e == "patch") => found.push(path),
+            false => {}
+        }
+    }
     found.sort();
-    assert_eq!(listed, found);
+    found
+}
+
+#[test]
+fn the_series_files_name_every_patch_that_is_there() {
+    let topics = topics();
+    let mut listed: Vec<PathBuf> = topics
+        .names()
+        .flat_map(|topic| topics.own(topic).unwrap())
+        .collect();
+    listed.sort();
+    let dir = xtask::parts::repo().join("kernel-patches/linux-6.12");
+    assert_eq!(listed, patches_in(&dir));
 }

@@ -1,9 +1,12 @@
-//! `cargo xtask kernel --each`: every patch of the series builds, boots and passes
-//! its KUnit tests alone, on top of those before it.
+//! `cargo xtask kernel --each`: every patch of every topic builds, boots and passes its
+//! KUnit tests on top of those before it and of the topics below.
+
+use std::path::{Path, PathBuf};
 
 use dense_bench::host_init::{Done, Job};
-use testbed::kernel::{Kernel, Variant, series};
+use testbed::kernel::{Kernel, Variant};
 use testbed::machine::{Machine, complaint};
+use testbed::topics::Topics;
 
 use crate::Error;
 use crate::bench::run_job;
@@ -14,19 +17,27 @@ const IMAGE: &str = "compute";
 /// A boot without VMs takes a few seconds of virtual time.
 const LIMIT_S: u64 = 60;
 
-/// Goes through the series; then builds its scheduler for 32 bits.
+/// Goes through the topics; then builds the series' scheduler for 32 bits.
 pub fn run(workshop: &Workshop) -> Result<(), Error> {
     let parts = workshop.all_parts([IMAGE], [])?;
-    let patches = series(&workshop.repo)?;
-    for (index, patch) in patches.iter().enumerate() {
-        let name = patch.file_stem().unwrap_or_default().to_string_lossy();
-        let kernel = workshop.kernel(Variant::Step(index + 1))?;
+    for (index, patches) in Topics::read(&workshop.repo)?.steps()?.iter().enumerate() {
+        let name = patches.last().map(|patch| name(patch)).unwrap_or_default();
+        let kernel = workshop.kernel(Variant::Step(index))?;
         let passed = boot(workshop, &parts, &kernel, &name)?;
         println!("{name}: builds, boots, {passed} KUnit tests pass");
     }
     let kernel = workshop.kernel(Variant::Sched32)?;
     println!("32 bits: links, {}", kernel.dir.display());
     Ok(())
+}
+
+/// A patch's topic and name.
+fn name(patch: &Path) -> String {
+    let from_topics = patch
+        .components()
+        .skip_while(|part| part.as_os_str() != "linux-6.12");
+    let from_topic: PathBuf = from_topics.skip(1).collect();
+    from_topic.with_extension("").display().to_string()
 }
 
 /// Boots the emulated host; how many KUnit tests passed.

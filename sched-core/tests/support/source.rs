@@ -4,18 +4,30 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The folder of the series.
-pub fn series_dir() -> PathBuf {
+/// The folder of the topics.
+pub fn topics_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernel-patches/linux-6.12")
+}
+
+/// Topics whose C the differential tests compile, in the order in which they are applied.
+const TOPICS: [&str; 2] = ["statistics", "directed-yield"];
+
+/// All patches of these topics, in order.
+pub fn patches() -> Vec<PathBuf> {
+    let dirs = TOPICS.map(|topic| topics_dir().join(topic));
+    let in_order = |dir: PathBuf| {
+        let series = fs::read_to_string(dir.join("series")).unwrap();
+        let names = series.lines().filter(|l| l.ends_with(".patch"));
+        names.map(|name| dir.join(name)).collect::<Vec<_>>()
+    };
+    dirs.into_iter().flat_map(in_order).collect()
 }
 
 /// The text of `path` after all patches of the series. The series makes the file, so no
 /// kernel tree is needed.
 pub fn header(path: &str) -> String {
     let dir = tempfile::tempdir().unwrap();
-    let series = fs::read_to_string(series_dir().join("series")).unwrap();
-    for name in series.lines().filter(|l| l.ends_with(".patch")) {
-        let patch = series_dir().join(name);
+    for patch in patches() {
         let text = fs::read_to_string(&patch).unwrap();
         if !text.contains(&format!("diff --git a/{path} ")) {
             continue;
@@ -27,7 +39,7 @@ pub fn header(path: &str) -> String {
             .arg(&patch)
             .status()
             .unwrap();
-        assert!(status.success(), "git apply {name}");
+        assert!(status.success(), "git apply {}", patch.display());
     }
     fs::read_to_string(dir.path().join(path))
         .unwrap_or_else(|_| panic!("no patch of the series makes {path}"))
