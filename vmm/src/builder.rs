@@ -6,28 +6,32 @@ use std::time::Duration;
 use event_manager::MutEventSubscriber;
 use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region};
 use kvm_ioctls::{IoEventAddress, Kvm, VcpuFd, VmFd};
+use virtio_bindings::virtio_mmio::VIRTIO_MMIO_QUEUE_NOTIFY;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use crate::bus::Shared;
-use crate::config::{Config, Disk, Net, Pv, SchedConfig, Vsock};
+use crate::bus::{Buses, Shared};
+use crate::config::{Config, Pv, SchedConfig};
+use crate::devices::block::{self, Disk};
+use crate::devices::net::{self, Net};
 use crate::devices::power::{self, Power, PowerButton};
 use crate::devices::pvpanic::Pvpanic;
+use crate::devices::rng;
 use crate::devices::rtc::Rtc;
 use crate::devices::serial::{self, Console, SerialPort, Watch};
-use crate::devices::virtio_mmio::{Identity, Interrupt, NOTIFY, Served, Session, VirtioMmio};
-use crate::devices::{block, net, rng, vsock};
+use crate::devices::virtio_mmio::{Identity, Interrupt, Served, Session, VirtioMmio};
+use crate::devices::vsock::{self, Vsock};
+use crate::exit::Ender;
 use crate::layout::{
     ACPI_PM, COM1, COM1_IRQ, KVM_IDENTITY_MAP, KVM_TSS, PVPANIC, RTC, SCI_IRQ, VIRTIO_MMIO,
     VIRTIO_MMIO_IRQ, VIRTIO_MMIO_SIZE,
 };
 use crate::memory::{self, GuestMemory};
-use crate::run::Ender;
+use crate::resources::Resources;
 use crate::sandbox::Sandbox;
 use crate::sched::Launch;
-use crate::vcpu::{self, Buses};
-use crate::{Error, Result, boot};
+use crate::{Error, Result, boot, cpuid};
 
 /// A device's part that waits for events.
 pub type Worker = Box<dyn MutEventSubscriber + Send>;
@@ -66,18 +70,19 @@ pub struct Machine {
     pub memory: GuestMemory,
 }
 
-/// Builds the machine that `config` describes. When it fails, nothing is left.
-pub fn build(mut config: Config) -> Result<Machine> {
+/// Builds the machine that `config` describes out of what it names. When it fails,
+/// nothing is left.
+pub fn build(config: Config, mut resources: Resources) -> Result<Machine> {
     let kvm = Kvm::new().map_err(Error::kvm("be opened at /dev/kvm"))?;
     let most = kvm.get_max_vcpus();
     if usize::from(config.cpus) > most {
-        return Err(Error::Config(format!(
+        return Err(Error::Refused(format!(
             "--cpus {}: KVM here gives a machine {most} at most",
             config.cpus
         )));
     }
     let memory = memory::allocate(config.mem)?;
-    let entry = boot::load(&memory, &mut config)?;
+    let entry = boot::load(&memory, &config, &mut resources.images)?;
     let vm = create_vm(&kvm, &memory)?;
 
     let ender = Ender::new()?;
@@ -92,8 +97,8 @@ pub fn build(mut config: Config) -> Result<Machine> {
         memory: &memory,
         used: 0,
     };
-    let (vsock, vsock_socket) = config.vsock.map(Vsock::split).unzip();
-    let workers = add_virtio(slots, config.disks, config.nets, vsock, config.rng)?;
+    let (vsock, vsock_socket) = resources.vsock.map(Vsock::split).unzip();
+    let workers = add_virtio(slots, resources.disks, resources.nets, vsock, config.rng)?;
     Ok(Machine {
         vcpus: create_vcpus(&kvm, &vm, config.cpus, config.pv, entry)?,
         buses: Arc::new(buses),
@@ -105,7 +110,7 @@ pub fn build(mut config: Config) -> Result<Machine> {
         stop_timeout: config.stop_timeout,
         ender,
         vsock_socket,
-        sandbox: config.sandbox,
+        sandbox: resources.sandbox,
         pv: config.pv,
         mem: config.mem,
         vm,
@@ -258,10 +263,15 @@ impl Slots<'_> {
         self.used += 1;
         let mut served = Vec::new();
         for (index, size) in (0u32..).zip(sizes) {
-            let queue = Queue::new(size).map_err(|e| Error::Config(e.to_string()))?;
+            let queue = Queue::new(size)
+                .map_err(|e| Error::system("make a queue")(std::io::Error::other(e)))?;
             let notified = event()?;
             self.vm
-                .register_ioevent(&notified, &IoEventAddress::Mmio(address + NOTIFY), index)
+                .register_ioevent(
+                    &notified,
+                    &IoEventAddress::Mmio(address + u64::from(VIRTIO_MMIO_QUEUE_NOTIFY)),
+                    index,
+                )
                 .map_err(Error::kvm("wire a device's doorbell"))?;
             served.push(Served {
                 queue: Arc::new(Mutex::new(queue)),
@@ -279,18 +289,18 @@ impl Slots<'_> {
         // One was pushed for each size.
         served
             .try_into()
-            .map_err(|_| Error::Config("a device lacks a queue".into()))
+            .map_err(|_| Error::system("make a queue")(std::io::ErrorKind::Other))
     }
 }
 
 fn create_vcpus(kvm: &Kvm, vm: &VmFd, count: u8, pv: Pv, entry: u64) -> Result<Vec<VcpuFd>> {
-    let cpuid = vcpu::supported_cpuid(kvm, pv)?;
+    let features = cpuid::supported(kvm, pv)?;
     (0..count)
         .map(|id| {
             let fd = vm
                 .create_vcpu(id.into())
                 .map_err(Error::kvm("create a vCPU"))?;
-            vcpu::prepare(&fd, &cpuid, id, count, entry)?;
+            boot::prepare(&fd, &features, id, count, entry)?;
             Ok(fd)
         })
         .collect()

@@ -56,6 +56,15 @@ impl Bus {
     }
 }
 
+/// The buses that vCPUs reach devices by.
+#[derive(Default)]
+pub struct Buses {
+    /// I/O ports.
+    pub ports: Bus,
+    /// Memory-mapped registers.
+    pub mmio: Bus,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

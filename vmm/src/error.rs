@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 /// An error on the host's side. What a guest does wrong is never one of these.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -17,9 +19,18 @@ pub enum Error {
         /// Why it failed.
         source: std::io::Error,
     },
-    /// An option has a value that makes no machine.
+    /// What was asked for makes no sense: ask for something else.
     #[error("{0}")]
-    Config(String),
+    Usage(String),
+    /// The kernel or the host's administrator has it otherwise: change that, or do without.
+    #[error("{0}")]
+    Refused(String),
+    /// Somebody else has it: wait, or stop that one.
+    #[error("{0}")]
+    Busy(String),
+    /// The machine is not there any more, or never was.
+    #[error("{0}")]
+    Gone(String),
     /// KVM refused something.
     #[error("KVM cannot {action}: {source}{}", kvm_hint(source))]
     Kvm {
@@ -49,7 +60,50 @@ pub enum Error {
     },
 }
 
+/// What is to be done about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Ask for something else.
+    Usage,
+    /// Change the host, or do without.
+    Refused,
+    /// Wait, or stop who has it.
+    Busy,
+    /// Look for another machine.
+    Gone,
+    /// Find out what is wrong with the host.
+    Host,
+}
+
 impl Error {
+    /// An error of this kind, as a machine told it.
+    pub fn of(kind: Kind, message: String) -> Self {
+        match kind {
+            Kind::Usage => Self::Usage(message),
+            Kind::Refused => Self::Refused(message),
+            Kind::Busy => Self::Busy(message),
+            Kind::Gone => Self::Gone(message),
+            Kind::Host => Self::System {
+                action: "do what the machine was asked for",
+                source: std::io::Error::other(message),
+            },
+        }
+    }
+
+    /// What is to be done about it.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Usage(_) | Self::Kernel { .. } => Kind::Usage,
+            Self::Refused(_) => Kind::Refused,
+            Self::Busy(_) => Kind::Busy,
+            Self::Gone(_) => Kind::Gone,
+            Self::File { .. } | Self::Kvm { .. } | Self::Memory(_) | Self::System { .. } => {
+                Kind::Host
+            }
+        }
+    }
+
     /// For `map_err` on an operation on the user's file.
     pub fn file(
         action: &'static str,
@@ -71,7 +125,7 @@ impl Error {
     }
 
     /// For `map_err` on a system call.
-    pub fn system<E: Into<std::io::Error>>(action: &'static str) -> impl FnOnce(E) -> Self {
+    pub fn system<E: Into<std::io::Error>>(action: &'static str) -> impl Fn(E) -> Self + Copy {
         move |source| Self::System {
             action,
             source: source.into(),

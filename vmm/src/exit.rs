@@ -1,6 +1,11 @@
 //! Why a machine ended, and how the shell is told.
 
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use crate::{Error, Result};
 
 /// Why a machine ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,5 +35,44 @@ impl End {
             Self::Stopped => 6,
             Self::Signal(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
         })
+    }
+}
+
+/// Where everybody says, and asks, that the machine has ended. The first word counts.
+#[derive(Clone)]
+pub struct Ender {
+    end: Arc<Mutex<Option<End>>>,
+    event: Arc<EventFd>,
+}
+
+impl Ender {
+    /// For a machine that runs.
+    pub fn new() -> Result<Self> {
+        let event = EventFd::new(EFD_NONBLOCK).map_err(Error::system("create an event"))?;
+        Ok(Self {
+            end: Arc::default(),
+            event: Arc::new(event),
+        })
+    }
+
+    /// Ends the machine.
+    pub fn end(&self, end: End) {
+        self.lock().get_or_insert(end);
+        // Fails only when 2^64 - 1 of them wait already.
+        let _ = self.event.write(1);
+    }
+
+    /// Why it ended; none while it runs.
+    pub fn ended(&self) -> Option<End> {
+        *self.lock()
+    }
+
+    /// Readable from the end on, for ever.
+    pub fn event(&self) -> &EventFd {
+        &self.event
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<End>> {
+        self.end.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -3,106 +3,33 @@
 //! The main thread only waits for signals and for the end. `vmm-io` serves the
 //! virtio devices and the console's input, and each vCPU has a thread of its own.
 
+pub mod control;
 mod crew;
+pub mod gate;
+pub mod live;
+mod terminal;
+mod vcpu;
 mod watches;
 
-use std::io::stdin;
 use std::os::unix::net::UnixListener;
-use std::sync::{Arc, Mutex, PoisonError};
 
-use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
-use rustix::termios::{
-    InputModes, LocalModes, OptionalActions, Termios, isatty, tcgetattr, tcsetattr,
-};
+use event_manager::SubscriberOps;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 
 use crate::api::server::Server;
 use crate::builder::Machine;
 use crate::config::VmName;
 use crate::exit::End;
-use crate::live::Live;
 use crate::observe::Observer;
 use crate::sandbox::Role;
 use crate::sched::{Group, Placement};
 use crate::{Error, Result};
 
 use crew::Crew;
-use watches::{ChangeWatch, EndWatch, SignalWatch, StartWatch};
-
-/// Where everybody says, and asks, that the machine has ended. The first word counts.
-#[derive(Clone)]
-pub struct Ender {
-    end: Arc<Mutex<Option<End>>>,
-    event: Arc<EventFd>,
-}
-
-impl Ender {
-    /// For a machine that runs.
-    pub fn new() -> Result<Self> {
-        let event = EventFd::new(EFD_NONBLOCK).map_err(Error::system("create an event"))?;
-        Ok(Self {
-            end: Arc::default(),
-            event: Arc::new(event),
-        })
-    }
-
-    /// Ends the machine.
-    pub fn end(&self, end: End) {
-        self.lock().get_or_insert(end);
-        // Fails only when 2^64 - 1 of them wait already.
-        let _ = self.event.write(1);
-    }
-
-    /// Why it ended; none while it runs.
-    pub fn ended(&self) -> Option<End> {
-        *self.lock()
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<End>> {
-        self.end.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A terminal that passes every key on; as it was before when this is dropped.
-struct RawTerminal {
-    before: Termios,
-}
-
-impl RawTerminal {
-    fn new() -> Result<Option<Self>> {
-        if !isatty(stdin()) {
-            return Ok(None);
-        }
-        let before = tcgetattr(stdin()).map_err(Error::system("set up the terminal"))?;
-        let mut raw = before.clone();
-        raw.local_modes -=
-            LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG | LocalModes::IEXTEN;
-        raw.input_modes -= InputModes::ICRNL | InputModes::IXON;
-        tcsetattr(stdin(), OptionalActions::Now, &raw)
-            .map_err(Error::system("set up the terminal"))?;
-        Ok(Some(Self { before }))
-    }
-}
-
-impl Drop for RawTerminal {
-    fn drop(&mut self) {
-        let _ = tcsetattr(stdin(), OptionalActions::Now, &self.before);
-    }
-}
-
-type Loop = EventManager<Box<dyn MutEventSubscriber + Send>>;
-
-fn event_loop(ender: &Ender) -> Result<Loop> {
-    let mut manager = Loop::new().map_err(|_| no_events())?;
-    manager.add_subscriber(Box::new(EndWatch(ender.clone())));
-    Ok(manager)
-}
-
-fn no_events() -> Error {
-    Error::system("wait for events")(std::io::Error::last_os_error())
-}
+use live::Live;
+use terminal::RawTerminal;
+use watches::{ChangeWatch, Loop, SignalWatch, StartWatch, event_loop};
 
 /// Runs the machine until it ends, and tells why it did. With a name it has an API.
 pub fn run(machine: Machine, named: Option<(VmName, UnixListener)>) -> Result<End> {

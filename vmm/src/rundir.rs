@@ -158,7 +158,7 @@ fn take_lock(path: &Path, name: &VmName) -> Result<File> {
                 continue;
             }
             Err(TryLockError::WouldBlock) => {
-                return Err(Error::Config(format!(
+                return Err(Error::Busy(format!(
                     "a machine called {name} runs already; stop it (vmm stop {name}) or choose \
                      another --name"
                 )));

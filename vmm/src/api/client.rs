@@ -68,14 +68,14 @@ impl Client {
 
     /// Has something done.
     pub fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
-        let body = serde_json::to_vec(body).map_err(|e| Error::Config(e.to_string()))?;
+        let body = serde_json::to_vec(body).map_err(Error::system("write a request"))?;
         self.ask("POST", path, &body)
     }
 
     fn ask<T: DeserializeOwned>(&self, method: &str, path: &str, body: &[u8]) -> Result<T> {
         let (status, answer) = self.exchange(method, path, body)?;
         let strange = |error: serde_json::Error| {
-            Error::Config(format!(
+            Error::Refused(format!(
                 "machine {} answers what this vmm doesn't understand ({error}): \
                  is it another version's?",
                 self.name
@@ -83,7 +83,8 @@ impl Client {
         };
         if !(200..300).contains(&status) {
             let failure: Failure = serde_json::from_slice(&answer).map_err(strange)?;
-            return Err(Error::Config(format!("{}: {}", self.name, failure.error)));
+            let message = format!("{}: {}", self.name, failure.error);
+            return Err(Error::of(failure.code, message));
         }
         serde_json::from_slice(&answer).map_err(strange)
     }
@@ -91,7 +92,7 @@ impl Client {
     fn exchange(&self, method: &str, path: &str, body: &[u8]) -> Result<(u16, Vec<u8>)> {
         let name = &self.name;
         let mut stream = UnixStream::connect(&self.socket).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::Config(format!(
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::Gone(format!(
                 "no machine called {name} runs; vmm list shows those that do"
             )),
             _ => Error::file("connect to", "socket", &self.socket)(error),
@@ -99,6 +100,6 @@ impl Client {
         stream
             .set_read_timeout(Some(PATIENCE))
             .and_then(|()| http::ask(&mut stream, method, path, body))
-            .map_err(|error| Error::Config(format!("machine {name} does not answer: {error}")))
+            .map_err(|error| Error::Busy(format!("machine {name} does not answer: {error}")))
     }
 }

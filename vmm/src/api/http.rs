@@ -114,9 +114,11 @@ impl Response {
         let reason = match self.status {
             200 => "OK",
             202 => "Accepted",
+            403 => "Forbidden",
             404 => "Not Found",
             405 => "Method Not Allowed",
             409 => "Conflict",
+            410 => "Gone",
             500.. => "Server Error",
             _ => "Bad Request",
         };

@@ -6,11 +6,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::http::{Request, Response};
-use super::types::{Failure, Info, State, StopRequest};
+use super::types::{Failure, StopRequest};
 use crate::exit::End;
+use crate::observe::types::{Info, State};
 use crate::observe::{Observer, prometheus};
 use crate::sched::Change;
-use crate::{Error, Result};
+use crate::{Error, Kind, Result};
 
 const JSON: &str = "application/json";
 
@@ -66,11 +67,8 @@ impl Call {
     /// Does it.
     pub fn answer(self, observer: &Observer) -> Response {
         self.run(observer).unwrap_or_else(|error| {
-            let status = match error {
-                Error::Config(_) => 409,
-                _ => 500,
-            };
-            failure(status, &error.to_string())
+            let kind = error.kind();
+            refusal(status(kind), kind, &error.to_string())
         })
     }
 
@@ -114,7 +112,7 @@ fn body<T: DeserializeOwned>(request: &Request) -> std::result::Result<T, Respon
 }
 
 fn json(status: u16, value: &impl Serialize) -> Result<Response> {
-    let mut body = serde_json::to_vec(value).map_err(|e| Error::Config(e.to_string()))?;
+    let mut body = serde_json::to_vec(value).map_err(Error::system("write a response"))?;
     body.push(b'\n');
     Ok(Response {
         status,
@@ -123,9 +121,25 @@ fn json(status: u16, value: &impl Serialize) -> Result<Response> {
     })
 }
 
-/// A response that says what is wrong.
+/// The status that tells an HTTP client the same as `kind`.
+fn status(kind: Kind) -> u16 {
+    match kind {
+        Kind::Usage => 400,
+        Kind::Refused => 403,
+        Kind::Busy => 409,
+        Kind::Gone => 410,
+        Kind::Host => 500,
+    }
+}
+
+/// A response to what is no request of this API.
 pub fn failure(status: u16, message: &str) -> Response {
+    refusal(status, Kind::Usage, message)
+}
+
+fn refusal(status: u16, code: Kind, message: &str) -> Response {
     let failure = Failure {
+        code,
         error: message.into(),
     };
     let mut body = serde_json::to_vec(&failure).unwrap_or_default();

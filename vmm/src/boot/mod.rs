@@ -2,6 +2,8 @@
 //! boot protocol of Documentation/arch/x86/boot.rst.
 
 mod acpi;
+mod images;
+mod registers;
 mod tables;
 
 use std::fs::File;
@@ -12,7 +14,8 @@ use linux_loader::loader::bootparam::{boot_e820_entry, boot_params, setup_header
 use linux_loader::loader::{BzImage, Elf, KernelLoader, KernelLoaderResult};
 use vm_memory::{ByteValued, Bytes, GuestAddress};
 
-pub use tables::{SEGMENTS, Segment};
+pub use images::Images;
+pub use registers::prepare;
 
 use crate::config::Config;
 use crate::layout::{ACPI, CMDLINE, HIGH_RAM, LOW_RAM_END, MMIO_GAP_END, ZERO_PAGE};
@@ -30,13 +33,13 @@ const PAGE: u64 = 4096;
 const ELF_MAGIC: [u8; 4] = *b"\x7fELF";
 
 /// Loads all; returns the address at which the first vCPU starts.
-pub fn load(memory: &GuestMemory, config: &mut Config) -> Result<u64> {
-    let kernel = load_kernel(memory, &config.kernel.0, &mut config.kernel.1)?;
+pub fn load(memory: &GuestMemory, config: &Config, images: &mut Images) -> Result<u64> {
+    let kernel = load_kernel(memory, &images.kernel.0, &mut images.kernel.1)?;
     if kernel.end > low_end(memory) {
-        return Err(too_small("kernel", &config.kernel.0, kernel.end));
+        return Err(too_small("kernel", &images.kernel.0, kernel.end));
     }
     let mut header = kernel.header;
-    if let Some((path, file)) = &mut config.initrd {
+    if let Some((path, file)) = &mut images.initrd {
         let (address, size) = load_initrd(memory, &header, kernel.end, path, file)?;
         header.ramdisk_image = address;
         header.ramdisk_size = size;

@@ -7,8 +7,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::json;
 use vmm::api::client::Client;
-use vmm::api::types::{Info, State, StopRequest};
+use vmm::api::types::StopRequest;
 use vmm::config::VmName;
+use vmm::observe::types::{Info, State};
 use vmm::rundir::RunDir;
 use vmm::sched::Change;
 use vmm::{Error, Result};
@@ -104,7 +105,7 @@ impl Set {
     /// Changes how a machine's threads run.
     pub fn run(self, run_dir: &RunDir) -> Result<ExitCode> {
         if self.change == Change::default() {
-            return Err(Error::Config("nothing to set: see vmm set --help".into()));
+            return Err(Error::Usage("nothing to set: see vmm set --help".into()));
         }
         let info: Info = Client::new(run_dir, &self.name).post("/v1/set", &self.change)?;
         // The machine's own warning is in its log.
@@ -162,7 +163,7 @@ impl Stop {
         // Before it is told to end, so that it is this process and no later one.
         let process = match pid.map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
             Some(Ok(process)) => process,
-            _ => return Err(Error::Config(format!("machine {} has ended", self.name))),
+            _ => return Err(Error::Gone(format!("machine {} has ended", self.name))),
         };
         let timeout_s = self.timeout;
         client.post::<Info>("/v1/stop", &StopRequest { timeout_s })?;

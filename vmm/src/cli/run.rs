@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use vmm::config::{Config, RunArgs, file};
 use vmm::reaper::Remains;
+use vmm::resources::Resources;
 use vmm::rundir::RunDir;
 use vmm::sched::Group;
 use vmm::{builder, run};
@@ -65,7 +66,7 @@ impl Run {
         };
         if self.dry_run {
             let text = file::write(&args.clone().or_default(), self.json)?;
-            Config::try_from(args)?;
+            Resources::open(&Config::try_from(args)?)?;
             return print(&text);
         }
         // First of all: disks that the machine of this name has are in use, too.
@@ -80,7 +81,9 @@ impl Run {
             cgroup,
         };
         let leaves = args.uid.is_some() && (name.is_some() || remains.cgroup.is_some());
-        let machine = builder::build(Config::try_from(args)?)?;
+        let config = Config::try_from(args)?;
+        let resources = Resources::open(&config)?;
+        let machine = builder::build(config, resources)?;
         let _reaper = leaves
             .then(|| remains.wait_for_end(run_dir.path()))
             .transpose()?;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde_json::json;
 use vmm::Result;
 use vmm::api::client::Client;
-use vmm::api::types::{Stat, VcpuStat};
 use vmm::config::VmName;
+use vmm::observe::types::{Stat, VcpuStat};
 use vmm::observe::{prometheus, share};
 use vmm::rundir::RunDir;
 

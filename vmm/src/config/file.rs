@@ -8,11 +8,14 @@ use serde_json::Value;
 use super::RunArgs;
 use crate::{Error, Result};
 
+/// What fails when an option's value is no text, as a path may be.
+const WRITE: &str = "write the options as a file";
+
 /// Reads a file: JSON if its name ends so, else TOML.
 pub fn read(path: &Path) -> Result<RunArgs> {
     let text = std::fs::read_to_string(path).map_err(Error::file("read", "configuration", path))?;
     parse(&text, path.extension() == Some(OsStr::new("json")))
-        .map_err(|(line, reason)| Error::Config(format!("{}:{line}: {reason}", path.display())))
+        .map_err(|(line, reason)| Error::Usage(format!("{}:{line}: {reason}", path.display())))
 }
 
 /// Reads a text; an error is a line's number from 1 and what is wrong there.
@@ -44,7 +47,7 @@ fn one_line(message: &str) -> String {
 /// What `flags` say, and where they are silent what the `file` says. A list, as of
 /// disks, is one value: flags replace it.
 pub fn overlay(flags: &RunArgs, file: &RunArgs) -> Result<RunArgs> {
-    let fail = |error: serde_json::Error| Error::Config(error.to_string());
+    let fail = Error::system("combine the file's options with the command line's");
     let mut merged = serde_json::to_value(file).map_err(fail)?;
     let flags = serde_json::to_value(flags).map_err(fail)?;
     if let (Value::Object(merged), Value::Object(flags)) = (&mut merged, flags) {
@@ -56,12 +59,13 @@ pub fn overlay(flags: &RunArgs, file: &RunArgs) -> Result<RunArgs> {
 /// The options as a file, for a later run.
 pub fn write(args: &RunArgs, json: bool) -> Result<String> {
     if json {
-        let mut text =
-            serde_json::to_string_pretty(args).map_err(|e| Error::Config(e.to_string()))?;
+        let mut text = serde_json::to_string_pretty(args).map_err(Error::system(WRITE))?;
         text.push('\n');
         return Ok(text);
     }
-    toml::to_string(args).map_err(|e| Error::Config(e.to_string()))
+    toml::to_string(args)
+        .map_err(std::io::Error::other)
+        .map_err(Error::system(WRITE))
 }
 
 #[cfg(test)]

@@ -33,13 +33,13 @@ impl TryFrom<&RunArgs> for SchedConfig {
         ];
         match grouped.iter().find(|(_, given)| *given) {
             Some((option, _)) if args.cgroup.is_none() => {
-                return Err(Error::Config(format!("{option} needs --cgroup PATH")));
+                return Err(Error::Usage(format!("{option} needs --cgroup PATH")));
             }
             _ => {}
         }
         let started = [args.launch_until.is_some(), args.launch_limit.is_some()];
         if args.launch_class.is_none() && started.contains(&true) {
-            return Err(Error::Config(
+            return Err(Error::Usage(
                 "--launch-until and --launch-limit need --launch-class CLASS".into(),
             ));
         }

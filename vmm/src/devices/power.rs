@@ -16,8 +16,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::bus::Device;
 use crate::devices::{get, put};
-use crate::exit::End;
-use crate::run::Ender;
+use crate::exit::{End, Ender};
 
 /// Bytes of I/O space.
 pub const SIZE: u64 = 9;

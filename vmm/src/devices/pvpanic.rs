@@ -2,8 +2,7 @@
 //! The interface is QEMU's docs/specs/pvpanic.
 
 use crate::bus::Device;
-use crate::exit::End;
-use crate::run::Ender;
+use crate::exit::{End, Ender};
 
 /// Event bit: the guest panicked.
 const PANICKED: u8 = 1;

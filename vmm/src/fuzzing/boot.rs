@@ -4,17 +4,16 @@ use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
-use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
 use rustix::fs::{MemfdFlags, memfd_create};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::seen::Seen;
-use crate::config::{Config, Pv, SchedConfig, Seccomp};
+use crate::boot::Images;
+use crate::config::{Config, RunArgs};
 use crate::layout::CMDLINE;
 use crate::memory::{self, GuestMemory};
-use crate::sandbox::{Privileges, Sandbox};
 
 const MEM: u64 = 8 << 20;
 /// Bytes by which a kernel's file may be longer than the input says.
@@ -45,34 +44,26 @@ fn load(input: &mut Unstructured, seen: &mut Seen) -> Result<()> {
     let padding = u64::from(input.arbitrary::<u16>()?) % PADDING;
     let cpus = input.arbitrary::<u8>()?.max(1);
     let image = input.bytes(input.len())?;
-    let mut config = Config {
+    let mut images = Images {
         kernel: (
             "kernel".into(),
             file(&KERNEL, image, image.len() as u64 + padding),
         ),
         initrd: initrd.map(|file| ("initrd".into(), file)),
-        disks: Vec::new(),
-        nets: Vec::new(),
-        vsock: None,
-        rng: true,
-        cpus,
-        mem: MEM,
-        // Config takes no others.
-        cmdline: match cmdline.parse::<crate::config::values::Cmdline>() {
-            Ok(cmdline) => cmdline.to_string(),
-            Err(_) => String::new(),
-        },
-        pv: Pv::All,
-        sched: SchedConfig::default(),
-        stop_timeout: Duration::ZERO,
-        sandbox: Sandbox::new(
-            Seccomp::Off,
-            Privileges::new(None, None, None).expect("none to give up"),
-        )
-        .expect("no filters"),
     };
+    let args = RunArgs {
+        kernel: Some("kernel".into()),
+        cpus: cpus.to_string().parse().ok(),
+        // What is no command line is not taken.
+        cmdline: cmdline.parse().ok(),
+        rng: Some(true),
+        ..RunArgs::default()
+    };
+    let mut config = Config::try_from(args).expect("nothing contradicts itself");
+    // Less than an option takes, as it is dear.
+    config.mem = MEM;
     GUEST.with(|memory| {
-        let loaded = crate::boot::load(memory, &mut config);
+        let loaded = crate::boot::load(memory, &config, &mut images);
         seen.note_with(|| format!("{loaded:?}"));
         if loaded.is_ok() {
             let mut bytes = vec![0; config.cmdline.len() + 1];

@@ -14,7 +14,6 @@ use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::driver::drive;
 use super::seen::Seen;
-use crate::config::{Disk, Net};
 use crate::devices::{block, net, rng, vsock};
 
 const SECTORS: u64 = 8;
@@ -34,7 +33,7 @@ pub fn block(input: &[u8], seen: &mut Seen) {
         let _ = image.write_all_at(&[7; 512 * SECTORS as usize], 0);
         image.as_fd().try_clone_to_owned().expect("a file").into()
     });
-    let disk = Disk {
+    let disk = block::Disk {
         index: 0,
         file,
         sectors: SECTORS,
@@ -79,7 +78,7 @@ pub fn net(input: &[u8], seen: &mut Seen) {
             }
         };
         let file = OwnedFd::from(tap.try_clone().expect("a wire")).into();
-        let net = Net {
+        let net = net::Net {
             tap: net::Tap::mock(file),
             mac: Some([2, 0, 0, 0, 0, 1]),
         };

@@ -12,8 +12,8 @@ use crate::devices::power::{self, Power, PowerButton};
 use crate::devices::pvpanic::Pvpanic;
 use crate::devices::rtc::Rtc;
 use crate::devices::serial::{self, Output, SerialPort, Watch};
+use crate::exit::Ender;
 use crate::layout::{ACPI_PM, COM1, PVPANIC, RTC};
-use crate::run::Ender;
 
 const STARTS: [u16; 4] = [COM1, RTC, ACPI_PM, PVPANIC];
 

@@ -3,6 +3,7 @@
 pub mod kvm;
 pub mod prometheus;
 pub mod thread;
+pub mod types;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,15 +14,15 @@ use std::time::Instant;
 use kvm_ioctls::VcpuFd;
 use vm_memory::{Bytes, GuestAddress};
 
-use crate::api::types::{CgroupInfo, Info, Stat, State, ThreadInfo, ThreadStat, VcpuStat, Yields};
 use crate::config::{Pv, VmName};
-use crate::live::Live;
 use crate::memory::GuestMemory;
+use crate::run::live::Live;
 use crate::sched::Tid;
 use crate::{Error, Result};
 
 use kvm::{Counters, Table};
 use thread::{Tasks, Thread, cpus};
+use types::{CgroupInfo, Info, Stat, State, ThreadInfo, ThreadStat, VcpuStat, Yields};
 
 /// Kernel counters of yields that found their target begin so; the reason follows.
 const HITS: &str = "yield_hits_";

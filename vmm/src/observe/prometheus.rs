@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::api::types::{Stat, ThreadStat, VcpuStat};
+use super::types::{Stat, ThreadStat, VcpuStat};
 
 /// The text's type for HTTP.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn this_thread_has_run() {
         let tasks = Tasks::open().unwrap();
-        let look = || tasks.look(crate::gate::own_tid()).unwrap();
+        let look = || tasks.look(crate::run::gate::own_tid()).unwrap();
         // The kernel adds up at ticks and switches.
         while look().run_ns == 0 {
             std::thread::yield_now();

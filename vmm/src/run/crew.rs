@@ -8,16 +8,17 @@ use event_manager::SubscriberOps;
 use kvm_ioctls::VcpuFd;
 use vmm_sys_util::signal::{Killable, SIGRTMIN};
 
-use super::{Ender, Loop, event_loop};
+use super::gate::{Gate, own_tid};
+use super::live::Live;
+use super::vcpu;
+use super::watches::{Loop, event_loop};
 use crate::api::server::Server;
 use crate::builder::Worker;
+use crate::bus::Buses;
 use crate::devices::serial::Console;
-use crate::exit::End;
-use crate::gate::{Gate, own_tid};
-use crate::live::Live;
+use crate::exit::{End, Ender};
 use crate::sandbox::{Filters, Role};
 use crate::sched::Threads;
-use crate::vcpu::{self, Buses};
 use crate::{Error, Result};
 
 /// How long to wait before vCPUs that still run are kicked again.

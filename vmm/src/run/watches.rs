@@ -1,4 +1,4 @@
-//! What the main thread waits for.
+//! Loops that wait for events, and what the main thread waits for.
 
 use std::fs::File;
 use std::io::Read;
@@ -6,15 +6,28 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use event_manager::{EventOps, Events, MutEventSubscriber};
+use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::Ender;
-use crate::exit::End;
-use crate::live::Live;
+use super::live::Live;
+use crate::exit::{End, Ender};
 use crate::{Error, Result};
+
+/// Waits for events of any kind.
+pub type Loop = EventManager<Box<dyn MutEventSubscriber + Send>>;
+
+/// A loop that hears of the machine's end.
+pub fn event_loop(ender: &Ender) -> Result<Loop> {
+    let mut manager = Loop::new().map_err(|_| no_events())?;
+    manager.add_subscriber(Box::new(EndWatch(ender.clone())));
+    Ok(manager)
+}
+
+fn no_events() -> Error {
+    Error::system("wait for events")(std::io::Error::last_os_error())
+}
 
 /// Ends the loops that wait for events when the machine ends.
 pub struct EndWatch(pub Ender);
@@ -22,7 +35,7 @@ pub struct EndWatch(pub Ender);
 impl MutEventSubscriber for EndWatch {
     fn init(&mut self, ops: &mut EventOps) {
         // Stays readable: every loop sees it.
-        let _ = ops.add(Events::new(&*self.0.event, EventSet::IN));
+        let _ = ops.add(Events::new(self.0.event(), EventSet::IN));
     }
 
     fn process(&mut self, _events: Events, _ops: &mut EventOps) {}

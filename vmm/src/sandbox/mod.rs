@@ -19,9 +19,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::thread::secure_computing_mode;
 use seccompiler::{BackendError, BpfProgram};
 
-pub use privileges::{Privileges, User};
+use privileges::{Privileges, User};
 
-use crate::config::Seccomp;
+use crate::config::{Confinement, Seccomp};
 use crate::{Error, Result};
 
 /// The kinds of threads.
@@ -61,7 +61,9 @@ pub struct Sandbox {
 impl Sandbox {
     /// Fails where the kernel has no seccomp, but is asked for it. To be called before
     /// other threads are started.
-    pub fn new(seccomp: Seccomp, privileges: Privileges) -> Result<Self> {
+    pub fn new(confinement: &Confinement) -> Result<Self> {
+        let seccomp = confinement.seccomp;
+        let privileges = Privileges::new(confinement)?;
         if seccomp == Seccomp::On {
             share_heap();
         }
@@ -110,7 +112,7 @@ pub struct Filters {
 impl Filters {
     fn new(seccomp: Seccomp, user: Option<User>) -> Result<Self> {
         if seccomp != Seccomp::Off && secure_computing_mode().is_err() {
-            return Err(Error::Config(
+            return Err(Error::Refused(
                 "this kernel has no seccomp; to go without it: --seccomp off".into(),
             ));
         }

@@ -9,7 +9,7 @@ use rustix::thread::{
     Gid, Uid, set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 
-use crate::config::Id;
+use crate::config::Confinement;
 use crate::{Error, Result};
 
 /// Whom the process becomes and what it sees of the file system, checked.
@@ -25,17 +25,12 @@ pub struct Privileges {
 pub type User = (u32, u32);
 
 impl Privileges {
-    /// Will become this user and group, and see `root` alone, where these are given.
-    pub fn new(uid: Option<Id>, gid: Option<Id>, root: Option<&Path>) -> Result<Self> {
-        if uid.is_some() != gid.is_some() || root.is_some() && uid.is_none() {
-            return Err(Error::Config(
-                "--uid and --gid go together, and --chroot with them: root leaves any folder"
-                    .into(),
-            ));
-        }
+    /// Finds what `confinement` names.
+    pub fn new(confinement: &Confinement) -> Result<Self> {
+        let user = confinement.user;
         Ok(Self {
-            user: uid.zip(gid).map(|(uid, gid)| (uid.into(), gid.into())),
-            root: root.map(open_folder).transpose()?,
+            user: user.map(|(uid, gid)| (uid.into(), gid.into())),
+            root: confinement.root.as_deref().map(open_folder).transpose()?,
         })
     }
 }

@@ -85,8 +85,11 @@ fn child() {
         .unwrap();
     crate::log::start(crate::log::Format::Text);
     let seccomp = clap::ValueEnum::from_str(mode, false).unwrap();
-    let privileges = Privileges::new(None, None, None).unwrap();
-    let sandbox = Sandbox::new(seccomp, privileges).unwrap();
+    let sandbox = Sandbox::new(&Confinement {
+        seccomp,
+        ..Confinement::default()
+    });
+    let sandbox = sandbox.unwrap();
     // A thread of its own: the test program itself may do what any role may.
     let name = name.to_owned();
     let thread = std::thread::spawn(move || {

@@ -120,7 +120,7 @@ impl Affinity {
     /// Sees that a machine with `count` vCPUs has all that are named.
     pub fn check(&self, count: usize) -> Result<()> {
         match self.0.keys().find(|&&vcpu| usize::from(vcpu) >= count) {
-            Some(vcpu) => Err(Error::Config(format!(
+            Some(vcpu) => Err(Error::Usage(format!(
                 "--vcpu-affinity names vCPU {vcpu}: this machine has 0 to {}",
                 count.saturating_sub(1)
             ))),
@@ -135,7 +135,7 @@ impl Affinity {
             let pid = Pid::from_raw(vcpus[usize::from(vcpu)]);
             let set = list.set();
             let fail = |reason: &str| {
-                Error::Config(format!(
+                Error::Refused(format!(
                     "vCPU {vcpu} cannot run on CPUs {list}: {reason}; see \
                      /sys/devices/system/cpu/online and the cpuset of its control group"
                 ))

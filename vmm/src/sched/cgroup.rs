@@ -58,7 +58,7 @@ impl Group {
         let below = below.strip_prefix("/").unwrap_or(below);
         let ordinary = |c: std::path::Component| matches!(c, std::path::Component::Normal(_));
         if below.as_os_str().is_empty() || !below.components().all(ordinary) {
-            return Err(Error::Config(format!(
+            return Err(Error::Usage(format!(
                 "--cgroup {}: give a path below {}, such as machines/web",
                 path.display(),
                 root.display()
@@ -88,14 +88,14 @@ impl Group {
 
     fn make(path: PathBuf, before: PathBuf, layout: Layout) -> Result<Self> {
         if path.parent().is_none_or(|parent| !parent.is_dir()) {
-            return Err(Error::Config(format!(
+            return Err(Error::Refused(format!(
                 "control group {} cannot be made: the group above is not there; mkdir it first",
                 path.display()
             )));
         }
         take_left_over(&path, LOOKS);
         fs::create_dir(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => Error::Config(format!(
+            io::ErrorKind::AlreadyExists => Error::Busy(format!(
                 "control group {} is there already and is not this machine's: choose \
                  another, or rmdir it",
                 path.display()
@@ -176,7 +176,7 @@ impl Group {
         if threads.lines().any(|line| line == tid.to_string()) {
             return Ok(());
         }
-        Err(Error::Config(format!(
+        Err(Error::Refused(format!(
             "thread {tid} was moved to control group {} and is not there",
             group.display()
         )))
@@ -195,7 +195,7 @@ impl Group {
     fn set(&self, file: &str, value: &str) -> Result<()> {
         let path = self.path.join(file);
         if !path.exists() {
-            return Err(Error::Config(format!(
+            return Err(Error::Refused(format!(
                 "control group {} has no {file}: the CPU controller is not enabled there \
                  (is it in cgroup.controllers of the group above? cgroup v1 may have it)",
                 self.path.display()
@@ -204,7 +204,7 @@ impl Group {
         self.write(file, value)?;
         let found = fs::read_to_string(&path).map_err(Error::file("read", "file", &path))?;
         if found.trim() != value {
-            return Err(Error::Config(format!(
+            return Err(Error::Refused(format!(
                 "{} was set to {value} and has {}",
                 path.display(),
                 found.trim()
@@ -321,7 +321,7 @@ fn mount_point() -> Result<PathBuf> {
             .then(|| mount.split(' ').nth(4))?
     });
     found.map(PathBuf::from).ok_or_else(|| {
-        Error::Config(
+        Error::Refused(
             "--cgroup needs cgroup v2, which is not mounted: mount -t cgroup2 none /sys/fs/cgroup"
                 .into(),
         )

@@ -82,7 +82,7 @@ impl Class {
             match self.set(tid) {
                 Err(e) if self.is_optional() && e.raw_os_error() == Some(libc::EINVAL) => {
                     if strict {
-                        return Err(Error::Config(format!(
+                        return Err(Error::Refused(format!(
                             "this kernel has no scheduling class {self}; choose another, or \
                              leave --vcpu-class-strict away to run as fair"
                         )));
@@ -93,7 +93,7 @@ impl Class {
             }
             let found = Self::of(tid).map_err(|source| self.refused(source))?;
             if found != self.to_string() {
-                return Err(Error::Config(format!(
+                return Err(Error::Refused(format!(
                     "thread {tid} was given class {self} and has {found}"
                 )));
             }
@@ -106,7 +106,7 @@ impl Class {
             Some(libc::EPERM) => "; it takes root, or CAP_SYS_NICE",
             _ => "",
         };
-        Error::Config(format!(
+        Error::Refused(format!(
             "cannot give threads the scheduling class {self}: {source}{hint}"
         ))
     }

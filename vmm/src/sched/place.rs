@@ -183,7 +183,7 @@ impl Placement {
 }
 
 fn no_group() -> Error {
-    Error::Config(
+    Error::Usage(
         "--cpu-weight and --cpu-max are of the machine's control group: start it with --cgroup"
             .into(),
     )

@@ -14,7 +14,8 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::{NamedTempFile, TempDir};
 use vmm::api::client::Client;
-use vmm::api::types::{Info, Stat, StopRequest};
+use vmm::api::types::StopRequest;
+use vmm::observe::types::{Info, Stat};
 use vmm::rundir::RunDir;
 
 #[path = "../run/payload.rs"]

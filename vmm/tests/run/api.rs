@@ -173,6 +173,8 @@ fn the_server_does_what_the_document_says() {
                 "{\"vcpu-class\": 7}",
                 "{\"cpu-weight\": 5}",
                 "{\"vcpu-affinity\": \"9=0\"}",
+                // No CPU of this machine's.
+                "{\"vcpu-affinity\": \"0=1023\"}",
             ],
         ),
         (
@@ -202,7 +204,9 @@ fn the_server_does_what_the_document_says() {
         }
     }
     assert_eq!(paths.len(), bodies.len());
-    assert_eq!(statuses, BTreeSet::from([200, 202, 400, 409]));
+    assert_eq!(statuses, BTreeSet::from([200, 202, 400, 403]));
+    let (status, answer) = machine.json("POST", "/v1/pause", "");
+    assert_eq!((status, &answer["code"]), (410, &json!("gone")));
     machine.end();
 }
 
@@ -210,7 +214,13 @@ fn the_server_does_what_the_document_says() {
 fn the_document_would_find_a_difference() {
     let document = document();
     let operation = &document["paths"]["/v1/set"]["post"];
-    for bad in ["{}", "{\"error\": 7}", "{\"error\": \"x\", \"more\": 1}"] {
+    for bad in [
+        "{}",
+        "{\"error\": \"x\"}",
+        "{\"code\": \"usage\", \"error\": 7}",
+        "{\"code\": \"other\", \"error\": \"x\"}",
+        "{\"code\": \"usage\", \"error\": \"x\", \"more\": 1}",
+    ] {
         let wrong = std::panic::catch_unwind(|| {
             assert_described(&document, operation, 400, bad);
         });

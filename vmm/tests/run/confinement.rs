@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use vmm::api::client::Client;
-use vmm::api::types::{Info, Stat};
+use vmm::observe::types::{Info, Stat};
 use vmm::rundir::RunDir;
 
 use crate::guests::{Running, assert_ended_by, read_sector_1, start, two_sectors};

@@ -1,14 +1,15 @@
 //! virtio-blk: section 5.2 of the virtio 1.2 specification.
 
+mod disk;
 mod request;
 mod worker;
 
+pub use disk::{Disk, SECTOR};
 pub use worker::Worker;
 
 use virtio_bindings::virtio_blk::{VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX};
 use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 
-use crate::config::Disk;
 use crate::devices::virtio_mmio::Identity;
 
 /// Descriptors of the one queue.

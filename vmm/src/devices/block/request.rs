@@ -9,7 +9,7 @@ use virtio_bindings::virtio_blk::{
 };
 use virtio_queue::DescriptorChain;
 
-use crate::config::{Disk, SECTOR};
+use super::disk::{Disk, SECTOR};
 use crate::memory::GuestMemory;
 
 /// Data goes through a buffer of this many bytes, however much a guest asks for.

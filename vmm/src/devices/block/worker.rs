@@ -2,8 +2,8 @@
 
 use event_manager::{EventOps, Events, MutEventSubscriber};
 
+use super::disk::Disk;
 use super::request::serve;
-use crate::config::Disk;
 use crate::devices::virtio_mmio::Served;
 
 /// A disk with its queue.

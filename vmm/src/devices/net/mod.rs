@@ -15,7 +15,8 @@ use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MRG_RXBUF,
 };
 
-use crate::config::Net;
+use crate::Result;
+use crate::config::NetArg;
 use crate::devices::virtio_mmio::Identity;
 
 /// Descriptors of each queue: first to the guest, then from it.
@@ -34,6 +35,25 @@ const OFFLOADS: [u32; 6] = [
     VIRTIO_NET_F_GUEST_TSO4,
     VIRTIO_NET_F_GUEST_TSO6,
 ];
+
+/// A tap that this machine has for itself.
+#[derive(Debug)]
+pub struct Net {
+    /// The open tap.
+    pub tap: Tap,
+    /// The guest's Ethernet address; without one the guest chooses.
+    pub mac: Option<[u8; 6]>,
+}
+
+impl Net {
+    /// Attaches to the tap that `arg` names.
+    pub fn open(arg: &NetArg) -> Result<Self> {
+        Ok(Self {
+            tap: Tap::open(&arg.tap)?,
+            mac: arg.mac,
+        })
+    }
+}
 
 /// What the transport tells the driver of `net`.
 pub fn identity(net: &Net) -> Identity {

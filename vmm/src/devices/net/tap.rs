@@ -40,8 +40,8 @@ impl Tap {
             .open(TUN)
             .map_err(Error::file("open", "tap driver", Path::new(TUN)))?;
         attach(&file, name).map_err(|error| match error.raw_os_error() {
-            Some(libc::EBUSY) => Error::Config(format!("tap {name} is in use by another program")),
-            _ => Error::Config(format!("tap {name} cannot be attached to: {error}")),
+            Some(libc::EBUSY) => Error::Busy(format!("tap {name} is in use by another program")),
+            _ => Error::Refused(format!("tap {name} cannot be attached to: {error}")),
         })?;
         let mut tap = Self {
             file,
@@ -103,14 +103,14 @@ impl AsRawFd for Tap {
 fn check(name: &str) -> Result<()> {
     let device = Path::new("/sys/class/net").join(name);
     if !device.exists() {
-        return Err(Error::Config(format!(
+        return Err(Error::Refused(format!(
             "tap {name} does not exist; make it: ip tuntap add dev {name} mode tap"
         )));
     }
     let flags = read_to_string(device.join("tun_flags")).unwrap_or_default();
     let flags = i32::from_str_radix(flags.trim().trim_start_matches("0x"), 16).unwrap_or(0);
     if flags & libc::IFF_TAP == 0 {
-        return Err(Error::Config(format!(
+        return Err(Error::Refused(format!(
             "network device {name} is not a tap; make one: ip tuntap add dev NAME mode tap"
         )));
     }

@@ -12,7 +12,7 @@ use vm_superio::{Serial, Trigger};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::bus::Device;
-use crate::run::Ender;
+use crate::exit::Ender;
 use crate::{Error, Result};
 
 pub use console::Console;

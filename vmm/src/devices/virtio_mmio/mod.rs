@@ -6,6 +6,16 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use virtio_bindings::virtio_config::{VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_F_VERSION_1};
+use virtio_bindings::virtio_mmio::{
+    VIRTIO_MMIO_CONFIG, VIRTIO_MMIO_DEVICE_FEATURES, VIRTIO_MMIO_DEVICE_FEATURES_SEL,
+    VIRTIO_MMIO_DEVICE_ID, VIRTIO_MMIO_DRIVER_FEATURES, VIRTIO_MMIO_DRIVER_FEATURES_SEL,
+    VIRTIO_MMIO_INT_VRING, VIRTIO_MMIO_INTERRUPT_ACK, VIRTIO_MMIO_INTERRUPT_STATUS,
+    VIRTIO_MMIO_MAGIC_VALUE, VIRTIO_MMIO_QUEUE_AVAIL_HIGH, VIRTIO_MMIO_QUEUE_AVAIL_LOW,
+    VIRTIO_MMIO_QUEUE_DESC_HIGH, VIRTIO_MMIO_QUEUE_DESC_LOW, VIRTIO_MMIO_QUEUE_NUM,
+    VIRTIO_MMIO_QUEUE_NUM_MAX, VIRTIO_MMIO_QUEUE_READY, VIRTIO_MMIO_QUEUE_SEL,
+    VIRTIO_MMIO_QUEUE_USED_HIGH, VIRTIO_MMIO_QUEUE_USED_LOW, VIRTIO_MMIO_STATUS,
+    VIRTIO_MMIO_VENDOR_ID, VIRTIO_MMIO_VERSION,
+};
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use virtio_queue::{Queue, QueueT};
 use vmm_sys_util::eventfd::EventFd;
@@ -15,17 +25,11 @@ use crate::devices::{get, put};
 
 pub use served::{Chain, Served, Used};
 
-/// Offset at which the driver says that a queue has work.
-pub const NOTIFY: u64 = 0x50;
-/// Offset of the device's own configuration.
-const CONFIG: u64 = 0x100;
 /// "virt" in little endian.
 const MAGIC: u64 = 0x7472_6976;
 const VERSION: u64 = 2;
 /// "VMF1": any value is good.
 const VENDOR: u64 = 0x3146_4d56;
-/// The only reason for an interrupt that a device here has: used buffers.
-const USED_BUFFERS: u32 = 1;
 
 /// A queue that the transport sets up and a device's worker serves.
 pub type SharedQueue = Arc<Mutex<Queue>>;
@@ -52,7 +56,8 @@ impl Interrupt {
 
     /// Tells the driver that there are used buffers.
     pub fn used_buffers(&self) {
-        self.status.fetch_or(USED_BUFFERS, Ordering::SeqCst);
+        self.status
+            .fetch_or(VIRTIO_MMIO_INT_VRING, Ordering::SeqCst);
         // Fails only when 2^64 - 1 of them wait already.
         let _ = self.irq.write(1);
     }
@@ -142,35 +147,39 @@ impl VirtioMmio {
         }
     }
 
-    fn register(&self, offset: u64) -> u64 {
+    fn register(&self, offset: u32) -> u64 {
         let queue = || self.queues.get(self.queue_sel).map(lock);
         match offset {
-            0x00 => MAGIC,
-            0x04 => VERSION,
-            0x08 => self.identity.device_type.into(),
-            0x0c => VENDOR,
-            0x10 => half(self.identity.features, self.device_features_sel),
-            0x34 => queue().map_or(0, |q| q.max_size().into()),
-            0x44 => queue().is_some_and(|q| q.ready()).into(),
-            0x60 => self.interrupt.status.load(Ordering::SeqCst).into(),
-            0x70 => self.status.into(),
+            VIRTIO_MMIO_MAGIC_VALUE => MAGIC,
+            VIRTIO_MMIO_VERSION => VERSION,
+            VIRTIO_MMIO_DEVICE_ID => self.identity.device_type.into(),
+            VIRTIO_MMIO_VENDOR_ID => VENDOR,
+            VIRTIO_MMIO_DEVICE_FEATURES => half(self.identity.features, self.device_features_sel),
+            VIRTIO_MMIO_QUEUE_NUM_MAX => queue().map_or(0, |q| q.max_size().into()),
+            VIRTIO_MMIO_QUEUE_READY => queue().is_some_and(|q| q.ready()).into(),
+            VIRTIO_MMIO_INTERRUPT_STATUS => self.interrupt.status.load(Ordering::SeqCst).into(),
+            VIRTIO_MMIO_STATUS => self.status.into(),
             _ => 0,
         }
     }
 
-    fn set_register(&mut self, offset: u64, value: u32) {
+    fn set_register(&mut self, offset: u32, value: u32) {
         match offset {
-            0x14 => self.device_features_sel = value,
-            0x20 if self.status & VIRTIO_CONFIG_S_FEATURES_OK == 0 => {
+            VIRTIO_MMIO_DEVICE_FEATURES_SEL => self.device_features_sel = value,
+            VIRTIO_MMIO_DRIVER_FEATURES if self.status & VIRTIO_CONFIG_S_FEATURES_OK == 0 => {
                 set_half(&mut self.driver_features, self.driver_features_sel, value);
             }
-            0x24 => self.driver_features_sel = value,
-            0x30 => self.queue_sel = value as usize,
-            0x64 => {
+            VIRTIO_MMIO_DRIVER_FEATURES_SEL => self.driver_features_sel = value,
+            VIRTIO_MMIO_QUEUE_SEL => self.queue_sel = value as usize,
+            VIRTIO_MMIO_INTERRUPT_ACK => {
                 self.interrupt.status.fetch_and(!value, Ordering::SeqCst);
             }
-            0x70 => self.set_status(value),
-            0x38 | 0x44 | 0x80..=0xa4 => self.set_queue(offset, value),
+            VIRTIO_MMIO_STATUS => self.set_status(value),
+            VIRTIO_MMIO_QUEUE_NUM
+            | VIRTIO_MMIO_QUEUE_READY
+            | VIRTIO_MMIO_QUEUE_DESC_LOW..=VIRTIO_MMIO_QUEUE_USED_HIGH => {
+                self.set_queue(offset, value)
+            }
             _ => {}
         }
     }
@@ -210,11 +219,11 @@ impl VirtioMmio {
     }
 
     /// The chosen queue's registers: fixed from the moment that it is ready.
-    fn set_queue(&self, offset: u64, value: u32) {
+    fn set_queue(&self, offset: u32, value: u32) {
         let Some(mut queue) = self.queues.get(self.queue_sel).map(lock) else {
             return;
         };
-        if offset == 0x44 {
+        if offset == VIRTIO_MMIO_QUEUE_READY {
             queue.set_ready(value == 1);
             return;
         }
@@ -223,13 +232,13 @@ impl VirtioMmio {
         }
         match offset {
             // The crate refuses what is no power of two or too large.
-            0x38 => queue.set_size(value as u16),
-            0x80 => queue.set_desc_table_address(Some(value), None),
-            0x84 => queue.set_desc_table_address(None, Some(value)),
-            0x90 => queue.set_avail_ring_address(Some(value), None),
-            0x94 => queue.set_avail_ring_address(None, Some(value)),
-            0xa0 => queue.set_used_ring_address(Some(value), None),
-            0xa4 => queue.set_used_ring_address(None, Some(value)),
+            VIRTIO_MMIO_QUEUE_NUM => queue.set_size(value as u16),
+            VIRTIO_MMIO_QUEUE_DESC_LOW => queue.set_desc_table_address(Some(value), None),
+            VIRTIO_MMIO_QUEUE_DESC_HIGH => queue.set_desc_table_address(None, Some(value)),
+            VIRTIO_MMIO_QUEUE_AVAIL_LOW => queue.set_avail_ring_address(Some(value), None),
+            VIRTIO_MMIO_QUEUE_AVAIL_HIGH => queue.set_avail_ring_address(None, Some(value)),
+            VIRTIO_MMIO_QUEUE_USED_LOW => queue.set_used_ring_address(Some(value), None),
+            VIRTIO_MMIO_QUEUE_USED_HIGH => queue.set_used_ring_address(None, Some(value)),
             _ => {}
         }
     }
@@ -237,8 +246,8 @@ impl VirtioMmio {
 
 impl Device for VirtioMmio {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
-        match offset.checked_sub(CONFIG) {
-            None => put(self.register(offset), data),
+        match offset.checked_sub(VIRTIO_MMIO_CONFIG.into()) {
+            None => put(self.register(offset as u32), data),
             Some(start) => {
                 let config = self.identity.config.get(start as usize..).unwrap_or(&[]);
                 for (i, byte) in data.iter_mut().enumerate() {
@@ -251,7 +260,7 @@ impl Device for VirtioMmio {
     fn write(&mut self, offset: u64, data: &[u8]) {
         // All registers are 32 bits wide; no device here has a writable configuration.
         if data.len() == 4 {
-            self.set_register(offset, get(data) as u32);
+            self.set_register(offset as u32, get(data) as u32);
         }
     }
 }

@@ -6,14 +6,15 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 
 use super::packet::{
-    CREDIT, CREDIT_REQUEST, DATA, Header, NO_RECEIVE, NO_SEND, Ports, REQUEST, RESET, RESPONSE,
-    SHUTDOWN,
+    Header, Ports, VIRTIO_VSOCK_OP_CREDIT_REQUEST, VIRTIO_VSOCK_OP_CREDIT_UPDATE,
+    VIRTIO_VSOCK_OP_REQUEST, VIRTIO_VSOCK_OP_RESPONSE, VIRTIO_VSOCK_OP_RST, VIRTIO_VSOCK_OP_RW,
+    VIRTIO_VSOCK_OP_SHUTDOWN, VIRTIO_VSOCK_SHUTDOWN_RCV, VIRTIO_VSOCK_SHUTDOWN_SEND,
 };
 
 /// Bytes of the guest that wait for the host's program, at most.
-pub const ROOM: usize = 64 * 1024;
+pub const BUF_ALLOC: usize = 64 * 1024;
 /// The guest is told of new room when there is this much more than it knows of.
-const TELL: u32 = ROOM as u32 / 4;
+const TELL: u32 = BUF_ALLOC as u32 / 4;
 
 /// How far a connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,16 +52,16 @@ pub struct Connection {
     /// Bytes on their way to the host.
     waiting: VecDeque<u8>,
     /// Of them, how many have been passed on since the beginning.
-    forwarded: u32,
+    fwd_cnt: u32,
     /// What the guest knows of that.
-    told: u32,
+    told_fwd_cnt: u32,
     /// The guest wants to know.
     asked_for_credit: bool,
     /// Bytes that were sent to the guest.
-    sent: u32,
+    tx_cnt: u32,
     /// Its room, and how many of them it has passed on.
-    guest_room: u32,
-    guest_forwarded: u32,
+    peer_buf_alloc: u32,
+    peer_fwd_cnt: u32,
 }
 
 impl Connection {
@@ -87,12 +88,12 @@ impl Connection {
             told_ended: 0,
             guest_ended: 0,
             waiting: VecDeque::new(),
-            forwarded: 0,
-            told: 0,
+            fwd_cnt: 0,
+            told_fwd_cnt: 0,
             asked_for_credit: false,
-            sent: 0,
-            guest_room: 0,
-            guest_forwarded: 0,
+            tx_cnt: 0,
+            peer_buf_alloc: 0,
+            peer_fwd_cnt: 0,
         }
     }
 
@@ -117,36 +118,41 @@ impl Connection {
     }
 
     fn take_credit(&mut self, header: &Header) {
-        self.guest_room = header.room.get();
-        self.guest_forwarded = header.forwarded.get();
+        self.peer_buf_alloc = header.buf_alloc.get();
+        self.peer_fwd_cnt = header.fwd_cnt.get();
     }
 
     /// Bytes that the guest has room for. What it says of itself may be nonsense.
     fn credit(&self) -> usize {
-        let on_the_way = self.sent.wrapping_sub(self.guest_forwarded);
-        self.guest_room.saturating_sub(on_the_way) as usize
+        let on_the_way = self.tx_cnt.wrapping_sub(self.peer_fwd_cnt);
+        self.peer_buf_alloc.saturating_sub(on_the_way) as usize
     }
 
     /// Takes a packet of the guest's.
     pub fn take(&mut self, header: &Header, payload: &[u8]) {
         self.take_credit(header);
-        match (header.operation.get(), self.state) {
-            (RESET, _) => self.state = State::Over,
-            (RESPONSE, State::Asked) => {
+        match (header.op.get(), self.state) {
+            (VIRTIO_VSOCK_OP_RST, _) => self.state = State::Over,
+            (VIRTIO_VSOCK_OP_RESPONSE, State::Asked) => {
                 self.state = State::Open;
                 // The host's program is told so. One that is gone already is found out later.
                 let line = format!("OK {}\n", self.ports.host);
                 self.waiting.extend(line.bytes());
                 // These bytes are none of the guest's.
-                self.forwarded = self.forwarded.wrapping_sub(line.len() as u32);
-                self.told = self.forwarded;
+                self.fwd_cnt = self.fwd_cnt.wrapping_sub(line.len() as u32);
+                self.told_fwd_cnt = self.fwd_cnt;
                 self.flush();
             }
-            (DATA, State::Open) if self.guest_ended & NO_SEND == 0 => self.take_bytes(payload),
-            (CREDIT, State::Open) => {}
-            (CREDIT_REQUEST, State::Open) => self.asked_for_credit = true,
-            (SHUTDOWN, State::Open) => {
-                self.guest_ended |= header.flags.get() & (NO_RECEIVE | NO_SEND);
+            (VIRTIO_VSOCK_OP_RW, State::Open)
+                if self.guest_ended & VIRTIO_VSOCK_SHUTDOWN_SEND == 0 =>
+            {
+                self.take_bytes(payload)
+            }
+            (VIRTIO_VSOCK_OP_CREDIT_UPDATE, State::Open) => {}
+            (VIRTIO_VSOCK_OP_CREDIT_REQUEST, State::Open) => self.asked_for_credit = true,
+            (VIRTIO_VSOCK_OP_SHUTDOWN, State::Open) => {
+                self.guest_ended |=
+                    header.flags.get() & (VIRTIO_VSOCK_SHUTDOWN_RCV | VIRTIO_VSOCK_SHUTDOWN_SEND);
                 self.flush();
             }
             _ => self.state = State::Broken,
@@ -154,7 +160,7 @@ impl Connection {
     }
 
     fn take_bytes(&mut self, payload: &[u8]) {
-        if self.waiting.len() + payload.len() > ROOM {
+        if self.waiting.len() + payload.len() > BUF_ALLOC {
             // More than it was told that there is room for.
             self.state = State::Broken;
             return;
@@ -194,12 +200,14 @@ impl Connection {
                 }
             };
             self.waiting.drain(..size);
-            self.forwarded = self.forwarded.wrapping_add(size as u32);
+            self.fwd_cnt = self.fwd_cnt.wrapping_add(size as u32);
         }
         match self.guest_ended {
             // All has been passed on: the guest's goodbye is answered.
-            ended if ended == NO_RECEIVE | NO_SEND => self.state = State::Broken,
-            NO_SEND => {
+            ended if ended == VIRTIO_VSOCK_SHUTDOWN_RCV | VIRTIO_VSOCK_SHUTDOWN_SEND => {
+                self.state = State::Broken
+            }
+            VIRTIO_VSOCK_SHUTDOWN_SEND => {
                 // Fails when the other end is gone, which is found out later.
                 let _ = self.stream.shutdown(Shutdown::Write);
             }
@@ -213,16 +221,16 @@ impl Connection {
             State::Over => return None,
             State::Broken => {
                 self.state = State::Over;
-                RESET
+                VIRTIO_VSOCK_OP_RST
             }
             State::Asking => {
                 self.state = State::Asked;
-                REQUEST
+                VIRTIO_VSOCK_OP_REQUEST
             }
             State::Asked => return None,
             State::Accepting => {
                 self.state = State::Open;
-                RESPONSE
+                VIRTIO_VSOCK_OP_RESPONSE
             }
             State::Open => return self.next_open(cid, buffer),
         };
@@ -232,17 +240,17 @@ impl Connection {
     fn next_open(&mut self, cid: u64, buffer: &mut [u8]) -> Option<Header> {
         let size = self.receive(buffer);
         if size > 0 {
-            self.sent = self.sent.wrapping_add(size as u32);
-            let mut header = self.header(cid, DATA);
-            header.length = (size as u32).into();
+            self.tx_cnt = self.tx_cnt.wrapping_add(size as u32);
+            let mut header = self.header(cid, VIRTIO_VSOCK_OP_RW);
+            header.len = (size as u32).into();
             return Some(header);
         }
         let mut ended = 0;
         if self.ended {
             ended = if self.gone {
-                NO_SEND | NO_RECEIVE
+                VIRTIO_VSOCK_SHUTDOWN_SEND | VIRTIO_VSOCK_SHUTDOWN_RCV
             } else {
-                NO_SEND
+                VIRTIO_VSOCK_SHUTDOWN_SEND
             };
         }
         if ended != self.told_ended {
@@ -251,18 +259,19 @@ impl Connection {
                 // Whatever the guest sends now is answered as to a stranger.
                 self.state = State::Over;
             }
-            let mut header = self.header(cid, SHUTDOWN);
+            let mut header = self.header(cid, VIRTIO_VSOCK_OP_SHUTDOWN);
             header.flags = ended.into();
             return Some(header);
         }
-        let news = self.forwarded.wrapping_sub(self.told);
-        (self.asked_for_credit || news >= TELL).then(|| self.header(cid, CREDIT))
+        let news = self.fwd_cnt.wrapping_sub(self.told_fwd_cnt);
+        (self.asked_for_credit || news >= TELL)
+            .then(|| self.header(cid, VIRTIO_VSOCK_OP_CREDIT_UPDATE))
     }
 
     /// Reads what the guest has room for; 0 when there is nothing now.
     fn receive(&mut self, buffer: &mut [u8]) -> usize {
         let most = self.credit().min(buffer.len());
-        let wanted = self.guest_ended & NO_RECEIVE == 0 && !self.ended;
+        let wanted = self.guest_ended & VIRTIO_VSOCK_SHUTDOWN_RCV == 0 && !self.ended;
         while self.readable && wanted && most > 0 {
             match self.stream.read(&mut buffer[..most]) {
                 Ok(size) if size > 0 => return size,
@@ -280,11 +289,11 @@ impl Connection {
 
     /// A packet of this connection: each tells the guest of its room.
     fn header(&mut self, cid: u64, operation: u16) -> Header {
-        self.told = self.forwarded;
+        self.told_fwd_cnt = self.fwd_cnt;
         self.asked_for_credit = false;
         let mut header = Header::to_guest(cid, self.ports, operation);
-        header.room = (ROOM as u32).into();
-        header.forwarded = self.forwarded.into();
+        header.buf_alloc = (BUF_ALLOC as u32).into();
+        header.fwd_cnt = self.fwd_cnt.into();
         header
     }
 }

@@ -14,7 +14,10 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use super::connection::Connection;
-use super::packet::{DATA, HOST, Header, PAYLOAD, Ports, REQUEST, RESET, STREAM};
+use super::packet::{
+    Header, PAYLOAD, Ports, VIRTIO_VSOCK_OP_REQUEST, VIRTIO_VSOCK_OP_RST, VIRTIO_VSOCK_OP_RW,
+    VIRTIO_VSOCK_TYPE_STREAM, VMADDR_CID_HOST,
+};
 use crate::{Error, Result};
 
 /// Streams at the same time: each has a descriptor, and up to 64 KiB of the guest's bytes.
@@ -108,11 +111,12 @@ impl Muxer {
 
     /// Takes a packet of the guest's.
     pub fn take(&mut self, header: &Header, payload: &[u8]) {
-        if header.source_cid.get() != self.cid {
+        if header.src_cid.get() != self.cid {
             return;
         }
         let ports = header.ports();
-        let to_host = header.to_cid.get() == HOST && header.kind.get() == STREAM;
+        let to_host = header.dst_cid.get() == VMADDR_CID_HOST
+            && header.r#type.get() == VIRTIO_VSOCK_TYPE_STREAM;
         match self.find(ports) {
             Some((slot, connection)) if to_host => {
                 connection.take(header, payload);
@@ -120,9 +124,9 @@ impl Muxer {
                     self.free(slot);
                 }
             }
-            _ if to_host && header.operation.get() == REQUEST => self.open(header),
+            _ if to_host && header.op.get() == VIRTIO_VSOCK_OP_REQUEST => self.open(header),
             // A stranger's; but a reset is not answered.
-            _ if header.operation.get() != RESET => self.refuse(header),
+            _ if header.op.get() != VIRTIO_VSOCK_OP_RST => self.refuse(header),
             _ => {}
         }
     }
@@ -136,9 +140,9 @@ impl Muxer {
     }
 
     fn refuse(&mut self, header: &Header) {
-        let mut answer = Header::to_guest(self.cid, header.ports(), RESET);
-        answer.source_cid = header.to_cid;
-        answer.kind = header.kind;
+        let mut answer = Header::to_guest(self.cid, header.ports(), VIRTIO_VSOCK_OP_RST);
+        answer.src_cid = header.dst_cid;
+        answer.r#type = header.r#type;
         self.answers.push_back(answer);
     }
 
@@ -281,7 +285,7 @@ impl Muxer {
     /// header; what is left is the next packet.
     pub fn deliver(&mut self, room: usize) -> Option<(Header, &[u8])> {
         let Packet { mut header, start } = self.packet.take()?;
-        let left = header.length.get() as usize;
+        let left = header.len.get() as usize;
         let size = left.min(room);
         if size == 0 && left > 0 {
             // Not even a byte: another buffer may do better.
@@ -289,19 +293,19 @@ impl Muxer {
             return None;
         }
         if size < left {
-            header.length = ((left - size) as u32).into();
+            header.len = ((left - size) as u32).into();
             let start = start + size;
             self.packet = Some(Packet { header, start });
         }
-        header.length = (size as u32).into();
+        header.len = (size as u32).into();
         Some((header, &self.buffer[start..start + size]))
     }
 }
 
 /// How many bytes follow a header of the guest's; none if that is no packet.
 pub fn payload_size(header: &Header, available: usize) -> Option<usize> {
-    let size = header.length.get() as usize;
-    let carries = header.operation.get() == DATA || size == 0;
+    let size = header.len.get() as usize;
+    let carries = header.op.get() == VIRTIO_VSOCK_OP_RW || size == 0;
     (carries && size <= available.min(PAYLOAD)).then_some(size)
 }
 

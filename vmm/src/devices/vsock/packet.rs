@@ -12,54 +12,54 @@ pub const HEADER: usize = size_of::<Header>();
 /// Most bytes behind a header: what Linux sends at once.
 pub const PAYLOAD: usize = 64 * 1024;
 /// The host's address.
-pub const HOST: u64 = 2;
+pub const VMADDR_CID_HOST: u64 = 2;
 /// The only kind of socket here: a stream.
-pub const STREAM: u16 = 1;
+pub const VIRTIO_VSOCK_TYPE_STREAM: u16 = 1;
 
 /// Asks for a connection.
-pub const REQUEST: u16 = 1;
+pub const VIRTIO_VSOCK_OP_REQUEST: u16 = 1;
 /// Accepts it.
-pub const RESPONSE: u16 = 2;
+pub const VIRTIO_VSOCK_OP_RESPONSE: u16 = 2;
 /// Ends it at once, or refuses it.
-pub const RESET: u16 = 3;
+pub const VIRTIO_VSOCK_OP_RST: u16 = 3;
 /// Says in the flags what the sender won't do any more.
-pub const SHUTDOWN: u16 = 4;
+pub const VIRTIO_VSOCK_OP_SHUTDOWN: u16 = 4;
 /// Carries bytes.
-pub const DATA: u16 = 5;
+pub const VIRTIO_VSOCK_OP_RW: u16 = 5;
 /// Tells how much room there is.
-pub const CREDIT: u16 = 6;
+pub const VIRTIO_VSOCK_OP_CREDIT_UPDATE: u16 = 6;
 /// Asks for that.
-pub const CREDIT_REQUEST: u16 = 7;
+pub const VIRTIO_VSOCK_OP_CREDIT_REQUEST: u16 = 7;
 
 /// Flag of a shutdown: receives no more.
-pub const NO_RECEIVE: u32 = 1;
+pub const VIRTIO_VSOCK_SHUTDOWN_RCV: u32 = 1;
 /// Flag of a shutdown: sends no more.
-pub const NO_SEND: u32 = 2;
+pub const VIRTIO_VSOCK_SHUTDOWN_SEND: u32 = 2;
 
 /// A packet's header, little endian.
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, packed)]
 pub struct Header {
     /// The sender's address.
-    pub source_cid: U64,
+    pub src_cid: U64,
     /// The receiver's.
-    pub to_cid: U64,
+    pub dst_cid: U64,
     /// The sender's port.
-    pub source_port: U32,
+    pub src_port: U32,
     /// The receiver's.
-    pub to_port: U32,
+    pub dst_port: U32,
     /// Bytes that follow.
-    pub length: U32,
+    pub len: U32,
     /// The kind of socket.
-    pub kind: U16,
+    pub r#type: U16,
     /// What the packet is for.
-    pub operation: U16,
+    pub op: U16,
     /// What a shutdown ends.
     pub flags: U32,
     /// Bytes that the sender's buffer holds in all.
-    pub room: U32,
+    pub buf_alloc: U32,
     /// Bytes that have left that buffer since the connection began, modulo 2^32.
-    pub forwarded: U32,
+    pub fwd_cnt: U32,
 }
 
 /// The two ends of a connection.
@@ -73,14 +73,14 @@ pub struct Ports {
 
 impl Header {
     /// A packet to the guest at `cid`, without bytes and without room.
-    pub fn to_guest(cid: u64, ports: Ports, operation: u16) -> Self {
+    pub fn to_guest(cid: u64, ports: Ports, op: u16) -> Self {
         Self {
-            source_cid: HOST.into(),
-            to_cid: cid.into(),
-            source_port: ports.host.into(),
-            to_port: ports.guest.into(),
-            kind: STREAM.into(),
-            operation: operation.into(),
+            src_cid: VMADDR_CID_HOST.into(),
+            dst_cid: cid.into(),
+            src_port: ports.host.into(),
+            dst_port: ports.guest.into(),
+            r#type: VIRTIO_VSOCK_TYPE_STREAM.into(),
+            op: op.into(),
             ..Self::default()
         }
     }
@@ -88,8 +88,8 @@ impl Header {
     /// The ports of a packet from the guest.
     pub fn ports(&self) -> Ports {
         Ports {
-            host: self.to_port.get(),
-            guest: self.source_port.get(),
+            host: self.dst_port.get(),
+            guest: self.src_port.get(),
         }
     }
 }

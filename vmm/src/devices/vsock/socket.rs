@@ -25,7 +25,7 @@ impl Socket {
     /// Makes the socket and listens at it. One that a killed machine left is replaced.
     pub fn bind(path: &Path) -> Result<(Self, UnixListener)> {
         if path.as_os_str().len() > PATH_MAX || path.file_name().is_none() {
-            return Err(Error::Config(format!(
+            return Err(Error::Usage(format!(
                 "socket {} of --vsock: a path of a file, at most {PATH_MAX} bytes",
                 path.display()
             )));
@@ -69,7 +69,7 @@ impl Drop for Socket {
 /// Removes a socket at which nobody listens any more; whatever else is there stays.
 fn remove_stale(path: &Path) -> Result<()> {
     let refuse = |what| {
-        Err(Error::Config(format!(
+        Err(Error::Refused(format!(
             "socket {} of --vsock {what}; give another path",
             path.display()
         )))

@@ -4,9 +4,10 @@ use std::net::Shutdown;
 use tempfile::TempDir;
 
 use super::*;
-use crate::devices::vsock::connection::ROOM;
+use crate::devices::vsock::connection::BUF_ALLOC;
 use crate::devices::vsock::packet::{
-    CREDIT, CREDIT_REQUEST, NO_RECEIVE, NO_SEND, RESPONSE, SHUTDOWN,
+    VIRTIO_VSOCK_OP_CREDIT_REQUEST, VIRTIO_VSOCK_OP_CREDIT_UPDATE, VIRTIO_VSOCK_OP_RESPONSE,
+    VIRTIO_VSOCK_OP_SHUTDOWN, VIRTIO_VSOCK_SHUTDOWN_RCV, VIRTIO_VSOCK_SHUTDOWN_SEND,
 };
 
 const CID: u64 = 3;
@@ -49,14 +50,14 @@ impl Guest {
         change: impl FnOnce(&mut Header),
     ) {
         let mut header = Header {
-            source_cid: CID.into(),
-            to_cid: HOST.into(),
-            source_port: ports.guest.into(),
-            to_port: ports.host.into(),
-            length: (bytes.len() as u32).into(),
-            kind: STREAM.into(),
-            operation: operation.into(),
-            room: 1000.into(),
+            src_cid: CID.into(),
+            dst_cid: VMADDR_CID_HOST.into(),
+            src_port: ports.guest.into(),
+            dst_port: ports.host.into(),
+            len: (bytes.len() as u32).into(),
+            r#type: VIRTIO_VSOCK_TYPE_STREAM.into(),
+            op: operation.into(),
+            buf_alloc: 1000.into(),
             ..Header::default()
         };
         change(&mut header);
@@ -76,15 +77,15 @@ impl Guest {
     #[track_caller]
     fn expect(&mut self, operation: u16) -> Header {
         let (header, _) = self.receive().expect("a packet");
-        assert_eq!(header.operation.get(), operation);
+        assert_eq!(header.op.get(), operation);
         header
     }
 
     /// A stream that the guest has opened to port 9.
     fn connected(&mut self) -> UnixStream {
-        self.send(PORTS, REQUEST, &[]);
+        self.send(PORTS, VIRTIO_VSOCK_OP_REQUEST, &[]);
         let (stream, _) = self.listener.accept().unwrap();
-        self.expect(RESPONSE);
+        self.expect(VIRTIO_VSOCK_OP_RESPONSE);
         stream
     }
 
@@ -120,14 +121,17 @@ fn assert_hung_up(mut stream: &UnixStream) {
 fn a_guest_reaches_a_program_of_the_host() {
     let mut guest = guest();
     let mut stream = guest.connected();
-    guest.send(PORTS, DATA, b"question");
+    guest.send(PORTS, VIRTIO_VSOCK_OP_RW, b"question");
     assert_eq!(read(&stream, 8), b"question");
     stream.write_all(b"answer").unwrap();
     let (header, bytes) = guest.receive().unwrap();
-    assert_eq!(header.operation.get(), DATA);
-    assert_eq!(header.forwarded.get(), 8);
-    assert_eq!((header.source_cid.get(), header.to_cid.get()), (HOST, CID));
-    assert_eq!((header.source_port.get(), header.to_port.get()), (9, 1000));
+    assert_eq!(header.op.get(), VIRTIO_VSOCK_OP_RW);
+    assert_eq!(header.fwd_cnt.get(), 8);
+    assert_eq!(
+        (header.src_cid.get(), header.dst_cid.get()),
+        (VMADDR_CID_HOST, CID)
+    );
+    assert_eq!((header.src_port.get(), header.dst_port.get()), (9, 1000));
     assert_eq!(bytes, b"answer");
 }
 
@@ -135,20 +139,20 @@ fn a_guest_reaches_a_program_of_the_host() {
 fn a_program_of_the_host_reaches_a_guest() {
     let mut guest = guest();
     let mut stream = guest.host_says("CONNECT 52\nearly");
-    let request = guest.expect(REQUEST);
-    assert_eq!(request.to_port.get(), 52);
+    let request = guest.expect(VIRTIO_VSOCK_OP_REQUEST);
+    assert_eq!(request.dst_port.get(), 52);
     let ports = Ports {
-        host: request.source_port.get(),
+        host: request.src_port.get(),
         guest: 52,
     };
     assert!(guest.receive().is_none());
-    guest.send(ports, RESPONSE, &[]);
+    guest.send(ports, VIRTIO_VSOCK_OP_RESPONSE, &[]);
     let line = format!("OK {}\n", ports.host);
     assert_eq!(read(&stream, line.len()), line.as_bytes());
     let (header, bytes) = guest.receive().unwrap();
     // What was said to the host's program is none of the guest's bytes.
-    assert_eq!((&bytes[..], header.forwarded.get()), (&b"early"[..], 0));
-    guest.send(ports, DATA, b"hello");
+    assert_eq!((&bytes[..], header.fwd_cnt.get()), (&b"early"[..], 0));
+    guest.send(ports, VIRTIO_VSOCK_OP_RW, b"hello");
     assert_eq!(read(&stream, 5), b"hello");
     stream.write_all(b"x").unwrap();
     assert_eq!(guest.receive().unwrap().1, b"x");
@@ -158,12 +162,12 @@ fn a_program_of_the_host_reaches_a_guest() {
 fn a_port_where_nobody_listens_is_refused() {
     let mut guest = guest();
     let ports = Ports { host: 8, ..PORTS };
-    guest.send(ports, REQUEST, &[]);
-    assert_eq!(guest.expect(RESET).to_port.get(), 1000);
+    guest.send(ports, VIRTIO_VSOCK_OP_REQUEST, &[]);
+    assert_eq!(guest.expect(VIRTIO_VSOCK_OP_RST).dst_port.get(), 1000);
     assert_eq!(guest.muxer.streams(), 0);
     let stream = guest.host_says("CONNECT 52\n");
-    let host = guest.expect(REQUEST).source_port.get();
-    guest.send(Ports { host, guest: 52 }, RESET, &[]);
+    let host = guest.expect(VIRTIO_VSOCK_OP_REQUEST).src_port.get();
+    guest.send(Ports { host, guest: 52 }, VIRTIO_VSOCK_OP_RST, &[]);
     assert_closed(&stream);
     assert_eq!(guest.muxer.streams(), 0);
 }
@@ -195,11 +199,15 @@ fn a_guest_gets_no_more_than_it_has_room_for() {
     stream.write_all(&[7; 1500]).unwrap();
     assert_eq!(guest.receive().unwrap().1.len(), 1000);
     assert!(guest.receive().is_none());
-    guest.send_with(PORTS, CREDIT, &[], |header| header.forwarded = 200.into());
+    guest.send_with(PORTS, VIRTIO_VSOCK_OP_CREDIT_UPDATE, &[], |header| {
+        header.fwd_cnt = 200.into()
+    });
     assert_eq!(guest.receive().unwrap().1.len(), 200);
     assert!(guest.receive().is_none());
     // Numbers that make no sense are no room.
-    guest.send_with(PORTS, CREDIT, &[], |header| header.forwarded = 5000.into());
+    guest.send_with(PORTS, VIRTIO_VSOCK_OP_CREDIT_UPDATE, &[], |header| {
+        header.fwd_cnt = 5000.into()
+    });
     assert!(guest.receive().is_none());
 }
 
@@ -210,13 +218,13 @@ fn a_guest_that_sends_more_than_there_is_room_for_is_cut_off() {
     // As long as the socket takes nothing more, and then some.
     let mut sent = 0;
     while guest.muxer.find(PORTS).is_some() && sent < 1 << 30 {
-        guest.send(PORTS, DATA, &[1; 4096]);
+        guest.send(PORTS, VIRTIO_VSOCK_OP_RW, &[1; 4096]);
         sent += 4096;
         if let Some((header, _)) = guest.receive() {
-            if header.operation.get() == RESET {
+            if header.op.get() == VIRTIO_VSOCK_OP_RST {
                 break;
             }
-            assert_eq!(header.operation.get(), CREDIT);
+            assert_eq!(header.op.get(), VIRTIO_VSOCK_OP_CREDIT_UPDATE);
         }
     }
     assert_eq!(guest.muxer.streams(), 0);
@@ -231,20 +239,23 @@ fn what_waits_for_the_host_is_not_lost() {
     let (mut sent, mut forwarded, mut received) = (0u32, 0u32, 0usize);
     let total = 4 << 20;
     while received < total {
-        while sent - forwarded + 4096 <= ROOM as u32 && (sent as usize) < total {
-            guest.send(PORTS, DATA, &[sent as u8; 4096]);
+        while sent - forwarded + 4096 <= BUF_ALLOC as u32 && (sent as usize) < total {
+            guest.send(PORTS, VIRTIO_VSOCK_OP_RW, &[sent as u8; 4096]);
             sent += 4096;
         }
         let mut bytes = [0; 10_000];
         received += (&stream).read(&mut bytes).unwrap();
         while let Some((header, _)) = guest.receive() {
-            assert_eq!(header.operation.get(), CREDIT);
-            forwarded = header.forwarded.get();
+            assert_eq!(header.op.get(), VIRTIO_VSOCK_OP_CREDIT_UPDATE);
+            forwarded = header.fwd_cnt.get();
         }
     }
     assert_eq!(received, sent as usize);
-    guest.send(PORTS, CREDIT_REQUEST, &[]);
-    assert_eq!(guest.expect(CREDIT).forwarded.get(), sent);
+    guest.send(PORTS, VIRTIO_VSOCK_OP_CREDIT_REQUEST, &[]);
+    assert_eq!(
+        guest.expect(VIRTIO_VSOCK_OP_CREDIT_UPDATE).fwd_cnt.get(),
+        sent
+    );
 }
 
 #[test]
@@ -258,7 +269,7 @@ fn a_packet_may_be_handed_over_in_parts() {
     for expected in [&b"ab"[..], b"cd", b"e"] {
         assert!(guest.muxer.fetch());
         let (header, bytes) = guest.muxer.deliver(2).unwrap();
-        assert_eq!(header.length.get() as usize, bytes.len());
+        assert_eq!(header.len.get() as usize, bytes.len());
         assert_eq!(bytes, expected);
     }
     assert!(!guest.muxer.fetch());
@@ -269,15 +280,20 @@ fn each_side_may_stop_sending_first() {
     let mut guest = guest();
     let stream = guest.connected();
     stream.shutdown(Shutdown::Write).unwrap();
-    assert_eq!(guest.expect(SHUTDOWN).flags.get(), NO_SEND);
-    guest.send(PORTS, DATA, b"still here");
+    assert_eq!(
+        guest.expect(VIRTIO_VSOCK_OP_SHUTDOWN).flags.get(),
+        VIRTIO_VSOCK_SHUTDOWN_SEND
+    );
+    guest.send(PORTS, VIRTIO_VSOCK_OP_RW, b"still here");
     assert_eq!(read(&stream, 10), b"still here");
-    guest.send_with(PORTS, SHUTDOWN, &[], |header| header.flags = NO_SEND.into());
-    assert_closed(&stream);
-    guest.send_with(PORTS, SHUTDOWN, &[], |header| {
-        header.flags = NO_RECEIVE.into()
+    guest.send_with(PORTS, VIRTIO_VSOCK_OP_SHUTDOWN, &[], |header| {
+        header.flags = VIRTIO_VSOCK_SHUTDOWN_SEND.into()
     });
-    guest.expect(RESET);
+    assert_closed(&stream);
+    guest.send_with(PORTS, VIRTIO_VSOCK_OP_SHUTDOWN, &[], |header| {
+        header.flags = VIRTIO_VSOCK_SHUTDOWN_RCV.into()
+    });
+    guest.expect(VIRTIO_VSOCK_OP_RST);
     assert_eq!(guest.muxer.streams(), 0);
 }
 
@@ -287,27 +303,43 @@ fn what_a_program_sent_before_it_went_arrives() {
     let mut stream = guest.connected();
     stream.write_all(b"bye").unwrap();
     drop(stream);
-    guest.send(PORTS, DATA, b"to nobody");
+    guest.send(PORTS, VIRTIO_VSOCK_OP_RW, b"to nobody");
     assert_eq!(guest.receive().unwrap().1, b"bye");
-    assert_eq!(guest.expect(SHUTDOWN).flags.get(), NO_SEND | NO_RECEIVE);
+    assert_eq!(
+        guest.expect(VIRTIO_VSOCK_OP_SHUTDOWN).flags.get(),
+        VIRTIO_VSOCK_SHUTDOWN_SEND | VIRTIO_VSOCK_SHUTDOWN_RCV
+    );
     assert_eq!(guest.muxer.streams(), 0);
 }
 
 #[test]
 fn strangers_are_refused_and_resets_are_not_answered() {
     let mut guest = guest();
-    for operation in [RESPONSE, DATA, CREDIT, SHUTDOWN, 0, 77] {
+    for operation in [
+        VIRTIO_VSOCK_OP_RESPONSE,
+        VIRTIO_VSOCK_OP_RW,
+        VIRTIO_VSOCK_OP_CREDIT_UPDATE,
+        VIRTIO_VSOCK_OP_SHUTDOWN,
+        0,
+        77,
+    ] {
         guest.send(PORTS, operation, &[]);
-        guest.expect(RESET);
+        guest.expect(VIRTIO_VSOCK_OP_RST);
     }
-    guest.send(PORTS, RESET, &[]);
-    guest.send_with(PORTS, DATA, &[], |header| header.source_cid = 4.into());
+    guest.send(PORTS, VIRTIO_VSOCK_OP_RST, &[]);
+    guest.send_with(PORTS, VIRTIO_VSOCK_OP_RW, &[], |header| {
+        header.src_cid = 4.into()
+    });
     assert!(guest.receive().is_none());
     // Another kind of socket, another receiver.
-    guest.send_with(PORTS, REQUEST, &[], |header| header.kind = 2.into());
-    assert_eq!(guest.expect(RESET).kind.get(), 2);
-    guest.send_with(PORTS, REQUEST, &[], |header| header.to_cid = 1.into());
-    assert_eq!(guest.expect(RESET).source_cid.get(), 1);
+    guest.send_with(PORTS, VIRTIO_VSOCK_OP_REQUEST, &[], |header| {
+        header.r#type = 2.into()
+    });
+    assert_eq!(guest.expect(VIRTIO_VSOCK_OP_RST).r#type.get(), 2);
+    guest.send_with(PORTS, VIRTIO_VSOCK_OP_REQUEST, &[], |header| {
+        header.dst_cid = 1.into()
+    });
+    assert_eq!(guest.expect(VIRTIO_VSOCK_OP_RST).src_cid.get(), 1);
 }
 
 #[test]
@@ -318,7 +350,7 @@ fn another_driver_knows_no_stream() {
     guest.muxer.forget_guest();
     assert_closed(&stream);
     // Who has just called is passed on.
-    assert_eq!(guest.expect(REQUEST).to_port.get(), 52);
+    assert_eq!(guest.expect(VIRTIO_VSOCK_OP_REQUEST).dst_port.get(), 52);
     guest.muxer.forget_guest();
     assert_closed(&waits);
     assert_eq!(guest.muxer.streams(), 0);
@@ -326,18 +358,20 @@ fn another_driver_knows_no_stream() {
 
 #[test]
 fn packets_out_of_turn_break_a_stream() {
-    for operation in [REQUEST, RESPONSE, 0, 77] {
+    for operation in [VIRTIO_VSOCK_OP_REQUEST, VIRTIO_VSOCK_OP_RESPONSE, 0, 77] {
         let mut guest = guest();
         let stream = guest.connected();
         guest.send(PORTS, operation, &[]);
-        guest.expect(RESET);
+        guest.expect(VIRTIO_VSOCK_OP_RST);
         assert_closed(&stream);
     }
     let mut guest = guest();
     let _stream = guest.connected();
-    guest.send_with(PORTS, SHUTDOWN, &[], |header| header.flags = NO_SEND.into());
-    guest.send(PORTS, DATA, b"after all");
-    guest.expect(RESET);
+    guest.send_with(PORTS, VIRTIO_VSOCK_OP_SHUTDOWN, &[], |header| {
+        header.flags = VIRTIO_VSOCK_SHUTDOWN_SEND.into()
+    });
+    guest.send(PORTS, VIRTIO_VSOCK_OP_RW, b"after all");
+    guest.expect(VIRTIO_VSOCK_OP_RST);
 }
 
 #[test]
@@ -349,17 +383,17 @@ fn streams_and_answers_are_bounded() {
             guest: port,
             ..PORTS
         };
-        guest.send(ports, REQUEST, &[]);
+        guest.send(ports, VIRTIO_VSOCK_OP_REQUEST, &[]);
         streams.push(guest.listener.accept().unwrap());
-        guest.expect(RESPONSE);
+        guest.expect(VIRTIO_VSOCK_OP_RESPONSE);
     }
-    guest.send(PORTS, REQUEST, &[]);
-    guest.expect(RESET);
+    guest.send(PORTS, VIRTIO_VSOCK_OP_REQUEST, &[]);
+    guest.expect(VIRTIO_VSOCK_OP_RST);
     assert_eq!(guest.muxer.streams(), STREAMS);
     assert_hung_up(&guest.host_says("CONNECT 1\n"));
     let stranger = Ports { host: 7, guest: 7 };
     while guest.muxer.is_ready() {
-        guest.send(stranger, DATA, &[]);
+        guest.send(stranger, VIRTIO_VSOCK_OP_RW, &[]);
     }
     assert_eq!(guest.muxer.answers.len(), ANSWERS);
 }
@@ -367,13 +401,22 @@ fn streams_and_answers_are_bounded() {
 #[test]
 fn only_data_has_bytes_and_not_too_many() {
     let header = |operation: u16, length: usize| Header {
-        operation: operation.into(),
-        length: (length as u32).into(),
+        op: operation.into(),
+        len: (length as u32).into(),
         ..Header::default()
     };
-    assert_eq!(payload_size(&header(DATA, 5), 5), Some(5));
-    assert_eq!(payload_size(&header(DATA, 6), 5), None);
-    assert_eq!(payload_size(&header(DATA, PAYLOAD + 1), 1 << 20), None);
-    assert_eq!(payload_size(&header(CREDIT, 1), 5), None);
-    assert_eq!(payload_size(&header(CREDIT, 0), 0), Some(0));
+    assert_eq!(payload_size(&header(VIRTIO_VSOCK_OP_RW, 5), 5), Some(5));
+    assert_eq!(payload_size(&header(VIRTIO_VSOCK_OP_RW, 6), 5), None);
+    assert_eq!(
+        payload_size(&header(VIRTIO_VSOCK_OP_RW, PAYLOAD + 1), 1 << 20),
+        None
+    );
+    assert_eq!(
+        payload_size(&header(VIRTIO_VSOCK_OP_CREDIT_UPDATE, 1), 5),
+        None
+    );
+    assert_eq!(
+        payload_size(&header(VIRTIO_VSOCK_OP_CREDIT_UPDATE, 0), 0),
+        Some(0)
+    );
 }

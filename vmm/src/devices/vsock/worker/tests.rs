@@ -10,7 +10,9 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::*;
 use crate::devices::virtio_mmio::Interrupt;
-use crate::devices::vsock::packet::{HOST, REQUEST, RESPONSE, STREAM};
+use crate::devices::vsock::packet::{
+    VIRTIO_VSOCK_OP_REQUEST, VIRTIO_VSOCK_OP_RESPONSE, VIRTIO_VSOCK_TYPE_STREAM, VMADDR_CID_HOST,
+};
 use crate::memory;
 
 const SENT: u64 = 0x10_0000;
@@ -62,12 +64,12 @@ fn request(sent: &[(u64, u32)], received: &[(u64, u32)]) -> (Option<u16>, u32) {
     let mocks = [0, 0x8000, 0x10000].map(|at| Mock::create(&memory, GuestAddress(at), 16));
 
     let header = Header {
-        source_cid: 3.into(),
-        to_cid: HOST.into(),
-        source_port: 1000.into(),
-        to_port: 9.into(),
-        kind: STREAM.into(),
-        operation: REQUEST.into(),
+        src_cid: 3.into(),
+        dst_cid: VMADDR_CID_HOST.into(),
+        src_port: 1000.into(),
+        dst_port: 9.into(),
+        r#type: VIRTIO_VSOCK_TYPE_STREAM.into(),
+        op: VIRTIO_VSOCK_OP_REQUEST.into(),
         ..Header::default()
     };
     memory
@@ -90,7 +92,7 @@ fn request(sent: &[(u64, u32)], received: &[(u64, u32)]) -> (Option<u16>, u32) {
         .unwrap();
     let answer = Header::read_from_bytes(&bytes).unwrap();
     let used = used.ring().ref_at(0).unwrap().load().len();
-    (Some(answer.operation.get()), used)
+    (Some(answer.op.get()), used)
 }
 
 const WHOLE: [(u64, u32); 1] = [(SENT, HEADER as u32)];
@@ -98,14 +100,17 @@ const BUFFER: [(u64, u32); 1] = [(RECEIVED, 4096)];
 
 #[test]
 fn packets_go_through_the_queues() {
-    assert_eq!(request(&WHOLE, &BUFFER), (Some(RESPONSE), HEADER as u32));
+    assert_eq!(
+        request(&WHOLE, &BUFFER),
+        (Some(VIRTIO_VSOCK_OP_RESPONSE), HEADER as u32)
+    );
 }
 
 #[test]
 fn a_driver_may_cut_packets_as_it_likes() {
     let cut = [(SENT, 3), (SENT + 3, 40), (SENT + 43, 1)];
     let answer = request(&cut, &[(RECEIVED, 7), (RECEIVED + 7, 37)]);
-    assert_eq!(answer, (Some(RESPONSE), HEADER as u32));
+    assert_eq!(answer, (Some(VIRTIO_VSOCK_OP_RESPONSE), HEADER as u32));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use kvm_bindings::{Msrs, kvm_msr_entry};
 use kvm_ioctls::VcpuFd;
 use vmm_sys_util::signal::SIGRTMIN;
 
-use crate::run::Ender;
+use crate::exit::Ender;
 use crate::sched::Tid;
 use crate::{Error, Result};
 
@@ -182,10 +182,10 @@ impl Control {
         let limit = Instant::now() + time;
         while !done(&state) {
             if self.ender.ended().is_some() {
-                return Err(Error::Config("the machine has ended".into()));
+                return Err(Error::Gone("the machine has ended".into()));
             }
             if Instant::now() > limit {
-                return Err(Error::Config(format!(
+                return Err(Error::Busy(format!(
                     "a vCPU did not leave the guest in {time:?}: does anybody read the console?"
                 )));
             }

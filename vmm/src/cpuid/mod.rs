@@ -1,47 +1,18 @@
-//! The virtual CPUs: their first state, and the thread of each.
+//! What a guest's CPUs say of themselves: what KVM has, less what the guest must not see,
+//! and each vCPU's place among the others.
 
-use std::sync::Arc;
+mod pv;
 
 use kvm_bindings::{
-    CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_cpuid_entry2,
-    kvm_msr_entry, kvm_regs, kvm_segment,
+    CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2,
 };
-use kvm_ioctls::{Cap, Kvm, VcpuExit, VcpuFd};
+use kvm_ioctls::{Cap, Kvm};
 
-use crate::boot::{SEGMENTS, Segment};
-use crate::bus::Bus;
 use crate::config::Pv;
-use crate::control::Control;
-use crate::exit::End;
-use crate::layout::{GDT, PML4, ZERO_PAGE};
-use crate::run::Ender;
-use crate::{Error, Result, pv};
-
-const CR0_PE: u64 = 1;
-const CR0_ET: u64 = 1 << 4;
-const CR0_PG: u64 = 1 << 31;
-const CR4_PAE: u64 = 1 << 5;
-const EFER_LME: u64 = 1 << 8;
-const EFER_LMA: u64 = 1 << 10;
-/// Bit 1 of RFLAGS is always set.
-const RFLAGS: u64 = 2;
-const MSR_MISC_ENABLE: u32 = 0x1a0;
-const FAST_STRINGS: u64 = 1;
-const MSR_MTRR_DEF_TYPE: u32 = 0x2ff;
-/// MTRRs on, write-back by default.
-const MTRR_WRITE_BACK: u64 = 1 << 11 | 6;
-
-/// The buses that vCPUs reach devices by.
-#[derive(Default)]
-pub struct Buses {
-    /// I/O ports.
-    pub ports: Bus,
-    /// Memory-mapped registers.
-    pub mmio: Bus,
-}
+use crate::{Error, Result};
 
 /// The features that KVM can give to a guest on this machine.
-pub fn supported_cpuid(kvm: &Kvm, pv: Pv) -> Result<CpuId> {
+pub fn supported(kvm: &Kvm, pv: Pv) -> Result<CpuId> {
     let mut cpuid = kvm
         .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
         .map_err(Error::kvm("list CPU features"))?;
@@ -55,7 +26,7 @@ pub fn supported_cpuid(kvm: &Kvm, pv: Pv) -> Result<CpuId> {
 
 /// Puts vCPU `id` of `count` into the features: its APIC id, and a topology
 /// in which each vCPU is a core of one package.
-fn personalize(cpuid: &mut CpuId, id: u8, count: u8) -> Result<()> {
+pub fn personalize(cpuid: &mut CpuId, id: u8, count: u8) -> Result<()> {
     let bits = u8::BITS - (count - 1).leading_zeros();
     add_topology(cpuid, id, count, bits)?;
     for entry in cpuid.as_mut_slice() {
@@ -123,118 +94,6 @@ fn set_cache_sharing(entry: &mut kvm_cpuid_entry2, count: u8) {
 
 fn too_many_features() -> Error {
     Error::kvm("set a vCPU's features")(kvm_ioctls::Error::new(libc::E2BIG))
-}
-
-/// Gives a vCPU its features; the first one also its state at `entry`, the
-/// others wait for the guest to start them.
-pub fn prepare(fd: &VcpuFd, cpuid: &CpuId, id: u8, count: u8, entry: u64) -> Result<()> {
-    let mut cpuid = cpuid.clone();
-    personalize(&mut cpuid, id, count)?;
-    fd.set_cpuid2(&cpuid)
-        .map_err(Error::kvm("set a vCPU's features"))?;
-    set_msrs(fd)?;
-    if id == 0 {
-        set_registers(fd, entry)?;
-    }
-    Ok(())
-}
-
-fn set_msrs(fd: &VcpuFd) -> Result<()> {
-    let entries = [
-        (MSR_MISC_ENABLE, FAST_STRINGS),
-        (MSR_MTRR_DEF_TYPE, MTRR_WRITE_BACK),
-    ]
-    .map(|(index, data)| kvm_msr_entry {
-        index,
-        data,
-        ..Default::default()
-    });
-    let fail = |errno| Error::kvm("set a vCPU's MSRs")(kvm_ioctls::Error::new(errno));
-    let msrs = Msrs::from_entries(&entries).map_err(|_| fail(libc::ENOMEM))?;
-    // KVM tells how many it took.
-    match fd.set_msrs(&msrs) {
-        Ok(n) if n == entries.len() => Ok(()),
-        Ok(_) => Err(fail(libc::EINVAL)),
-        Err(e) => Err(Error::kvm("set a vCPU's MSRs")(e)),
-    }
-}
-
-fn set_registers(fd: &VcpuFd, entry: u64) -> Result<()> {
-    let regs = kvm_regs {
-        rip: entry,
-        rsi: ZERO_PAGE,
-        rflags: RFLAGS,
-        ..Default::default()
-    };
-    fd.set_regs(&regs)
-        .map_err(Error::kvm("set a vCPU's registers"))?;
-    let mut sregs = fd
-        .get_sregs()
-        .map_err(Error::kvm("read a vCPU's registers"))?;
-    let [code, data] = SEGMENTS.map(segment);
-    sregs.cs = code;
-    for register in [
-        &mut sregs.ds,
-        &mut sregs.es,
-        &mut sregs.fs,
-        &mut sregs.gs,
-        &mut sregs.ss,
-    ] {
-        *register = data;
-    }
-    sregs.gdt.base = GDT;
-    // Up to the end of the last descriptor.
-    sregs.gdt.limit = SEGMENTS[1].selector + 7;
-    sregs.cr3 = PML4;
-    sregs.cr4 |= CR4_PAE;
-    sregs.cr0 = CR0_PE | CR0_ET | CR0_PG;
-    sregs.efer |= EFER_LME | EFER_LMA;
-    fd.set_sregs(&sregs)
-        .map_err(Error::kvm("set a vCPU's registers"))
-}
-
-fn segment(segment: Segment) -> kvm_segment {
-    kvm_segment {
-        base: 0,
-        limit: u32::MAX,
-        selector: segment.selector,
-        type_: segment.kind,
-        present: 1,
-        dpl: 0,
-        db: segment.big.into(),
-        s: 1,
-        l: segment.long.into(),
-        g: 1,
-        ..Default::default()
-    }
-}
-
-/// Runs a vCPU until the machine ends. What a guest does can end the machine, no more.
-pub fn run(mut fd: VcpuFd, id: u8, buses: &Arc<Buses>, control: &Control, ender: &Ender) {
-    loop {
-        control.attend(id, &fd);
-        if ender.ended().is_some() {
-            return;
-        }
-        match fd.run() {
-            Ok(VcpuExit::IoIn(port, data)) => buses.ports.read(port.into(), data),
-            Ok(VcpuExit::IoOut(port, data)) => buses.ports.write(port.into(), data),
-            Ok(VcpuExit::MmioRead(address, data)) => buses.mmio.read(address, data),
-            Ok(VcpuExit::MmioWrite(address, data)) => buses.mmio.write(address, data),
-            Ok(VcpuExit::Intr | VcpuExit::Hlt) => {}
-            Ok(VcpuExit::Shutdown) => {
-                crash(id, "triple fault", ender);
-            }
-            Ok(exit) => crash(id, &format!("{exit:?}"), ender),
-            Err(e) if matches!(e.errno(), libc::EINTR | libc::EAGAIN) => {}
-            Err(e) => crash(id, &format!("KVM_RUN: {e}"), ender),
-        }
-    }
-}
-
-fn crash(id: u8, why: &str, ender: &Ender) {
-    log::error!("vCPU {id} cannot go on: {why}");
-    ender.end(End::Crash);
 }
 
 #[cfg(test)]

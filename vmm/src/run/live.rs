@@ -5,11 +5,10 @@ use std::time::{Duration, Instant};
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use super::control::Control;
 use crate::config::SchedConfig;
-use crate::control::Control;
 use crate::devices::power::PowerButton;
-use crate::exit::End;
-use crate::run::Ender;
+use crate::exit::{End, Ender};
 use crate::sched::{Change, Placement, Threads};
 use crate::{Error, Result};
 
@@ -71,7 +70,7 @@ impl Live {
     /// Takes the vCPUs out of the guest. A machine that is about to end can't wait so.
     pub fn pause(&self) -> Result<()> {
         if self.stopping() {
-            return Err(Error::Config("the machine is being stopped".into()));
+            return Err(Error::Gone("the machine is being stopped".into()));
         }
         self.control.pause()
     }
