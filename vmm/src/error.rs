@@ -31,6 +31,9 @@ pub enum Error {
     /// The machine is not there any more, or never was.
     #[error("{0}")]
     Gone(String),
+    /// A thread or a control group could not be given what it was to have.
+    #[error(transparent)]
+    Sched(#[from] vmfirst_host::Error),
     /// KVM refused something.
     #[error("KVM cannot {action}: {source}{}", kvm_hint(source))]
     Kvm {
@@ -98,6 +101,11 @@ impl Error {
             Self::Refused(_) => Kind::Refused,
             Self::Busy(_) => Kind::Busy,
             Self::Gone(_) => Kind::Gone,
+            Self::Sched(error) => match error {
+                vmfirst_host::Error::Usage(_) => Kind::Usage,
+                vmfirst_host::Error::Gone(_) => Kind::Gone,
+                _ => Kind::Refused,
+            },
             Self::File { .. } | Self::Kvm { .. } | Self::Memory(_) | Self::System { .. } => {
                 Kind::Host
             }

@@ -83,7 +83,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "FOLDER")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chroot: Option<PathBuf>,
-    /// Scheduling class of the vCPUs' threads: fair, vmf, bt, rr or rr:PRIORITY
+    /// Scheduling class of the vCPUs' threads: fair, batch, idle, vmf, bt, or rr and fifo, also
+    /// with a priority as rr:PRIORITY
     /// [default: the class that vmm itself has]
     #[arg(long, value_name = "CLASS", help_heading = "Scheduling")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -13,7 +13,6 @@ use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::layout::CMDLINE_MAX;
-use crate::sched::{Affinity, Class, CpuMax};
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -53,9 +52,7 @@ macro_rules! as_text {
         }
     )*};
 }
-as_text!(
-    Affinity, Class, Cmdline, CpuMax, DiskArg, LaunchText, NetArg, Size, VmName, VsockArg
-);
+as_text!(Cmdline, DiskArg, LaunchText, NetArg, Size, VmName, VsockArg);
 
 /// A machine's name: it names files too.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,17 +3,11 @@
 //! Everything is set from outside the thread, by its id, and read back: the same way
 //! before the first instruction and later. What was asked for and isn't so is an error.
 
-mod affinity;
-mod cgroup;
-mod class;
+//! [`vmfirst_host::act`] does that for any thread; here is what a machine is given.
+
+mod group;
 mod place;
-mod shares;
 
-pub use affinity::{Affinity, CpuList};
-pub use cgroup::{Group, Layout};
-pub use class::Class;
+pub use group::{Group, Layout};
 pub use place::{Change, Launch, Placement, Threads};
-pub use shares::{CpuMax, CpuWeight};
-
-/// A thread's id.
-pub type Tid = i32;
+pub use vmfirst_host::act::{Affinity, Class, CpuList, CpuMax, CpuWeight, Tid};

@@ -47,7 +47,8 @@ pub struct Launch {
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Change {
-    /// Class of the vCPUs' threads: fair, vmf, bt, rr or rr:PRIORITY
+    /// Class of the vCPUs' threads: fair, batch, idle, vmf, bt, or rr and fifo, also with a
+    /// priority as rr:PRIORITY
     #[arg(long, value_name = "CLASS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vcpu_class: Option<Class>,
@@ -111,7 +112,7 @@ impl Placement {
         }
         self.change(first)?;
         if let Some(launch) = launch {
-            let given = launch.class.give(&self.threads.vcpus, self.strict)?;
+            let given = give(launch.class, &self.threads.vcpus, self.strict)?;
             self.warn(launch.class, given);
             self.launching = true;
         }
@@ -122,10 +123,10 @@ impl Placement {
     /// Where they may not have it any more they get fair: never does the launch class stay.
     pub fn started(&mut self) -> Result<()> {
         if std::mem::take(&mut self.launching)
-            && let Err(error) = self.class.give(&self.threads.vcpus, self.strict)
+            && let Err(error) = give(self.class, &self.threads.vcpus, self.strict)
         {
             log::error!("{error}; the vCPUs run as fair");
-            self.class = Class::Fair.give(&self.threads.vcpus, true)?;
+            self.class = give(Class::Fair, &self.threads.vcpus, true)?;
         }
         Ok(())
     }
@@ -148,11 +149,11 @@ impl Placement {
             affinity.give(&self.threads.vcpus)?;
         }
         if let Some(class) = change.helper_class {
-            let given = class.give(&[self.threads.io], strict)?;
+            let given = give(class, &[self.threads.io], strict)?;
             self.warn(class, given);
         }
         if let Some(class) = change.vcpu_class {
-            self.class = class.give(&self.threads.vcpus, strict)?;
+            self.class = give(class, &self.threads.vcpus, strict)?;
             self.warn(class, self.class);
             self.launching = false;
         }
@@ -179,6 +180,21 @@ impl Placement {
     /// The control group, if the machine has one of its own.
     pub fn group(&self) -> Option<&Group> {
         self.group.as_ref()
+    }
+}
+
+/// Gives threads a class. Where the kernel lacks it they get fair, or with `strict` it is
+/// an error. Returns the class that they have then.
+fn give(class: Class, threads: &[Tid], strict: bool) -> Result<Class> {
+    match threads.iter().try_for_each(|&tid| class.give(tid)) {
+        Err(error) if error.is_lacking() && !strict => {
+            threads.iter().try_for_each(|&tid| Class::Fair.give(tid))?;
+            Ok(Class::Fair)
+        }
+        Err(error) if error.is_lacking() => Err(Error::Refused(format!(
+            "{error}, or leave --vcpu-class-strict away to run as fair"
+        ))),
+        given => Ok(given.map(|()| class)?),
     }
 }
 

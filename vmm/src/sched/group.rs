@@ -1,11 +1,11 @@
-//! A control group (cgroup v2) for a machine: Documentation/admin-guide/cgroup-v2.rst.
+//! A control group of a machine's own: made with it, divided, and removed after it.
 //!
 //! A group that vmm makes has a mark. One with the mark and without a process is what
 //! a killed vmm left behind: the next machine that wants the place takes it away. Any
 //! other group that is there already is somebody's, and the machine is refused.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -13,7 +13,9 @@ use std::time::Duration;
 use rustix::fs::{XattrFlags, getxattr, setxattr};
 use serde::{Deserialize, Serialize};
 
-use super::{CpuMax, CpuWeight, Threads, Tid};
+use vmfirst_host::act::{Cgroup, mount_point};
+
+use super::{CpuMax, CpuWeight, Threads};
 use crate::{Error, Result};
 
 /// The extended attribute that says who made a group.
@@ -53,18 +55,7 @@ impl Group {
 
     /// Where the group called `path` is in the file system.
     pub fn resolve(path: &Path) -> Result<PathBuf> {
-        let root = mount_point()?;
-        let below = path.strip_prefix(&root).unwrap_or(path);
-        let below = below.strip_prefix("/").unwrap_or(below);
-        let ordinary = |c: std::path::Component| matches!(c, std::path::Component::Normal(_));
-        if below.as_os_str().is_empty() || !below.components().all(ordinary) {
-            return Err(Error::Usage(format!(
-                "--cgroup {}: give a path below {}, such as machines/web",
-                path.display(),
-                root.display()
-            )));
-        }
-        Ok(root.join(below))
+        Ok(Cgroup::named(path)?.path().into())
     }
 
     /// Removes what a machine left that has ended; returns whether nothing of it is there.
@@ -111,7 +102,8 @@ impl Group {
         // Without the mark (a file system without attributes) only cleaning up is lost.
         let _ = setxattr(&group.path, MARK, b"1", XattrFlags::empty());
         group.enable_cpu();
-        group.write("cgroup.procs", &std::process::id().to_string())?;
+        let own = std::process::id().to_string();
+        group.cgroup().write("cgroup.procs", &own)?;
         Ok(group)
     }
 
@@ -138,28 +130,25 @@ impl Group {
     /// Moves threads to where the layout has them.
     pub fn divide(&self, threads: &Threads) -> Result<()> {
         if self.layout == Layout::Vm {
-            return threads
-                .all()
-                .try_for_each(|tid| self.check(&self.path, tid));
+            let cgroup = self.cgroup();
+            return Ok(threads.all().try_for_each(|tid| cgroup.check(tid))?);
         }
         let vcpus = (0..).zip(&threads.vcpus);
-        let mut places: Vec<(String, Tid)> =
-            vcpus.map(|(n, &tid)| (format!("vcpu{n}"), tid)).collect();
+        let mut places: Vec<_> = vcpus.map(|(n, &tid)| (format!("vcpu{n}"), tid)).collect();
         places.extend(threads.helpers().map(|tid| ("helpers".into(), tid)));
         for (name, _) in &places {
             let folder = self.path.join(name);
             if !folder.exists() {
                 fs::create_dir(&folder).map_err(Error::file("make", "control group", &folder))?;
-                self.write(&format!("{name}/cgroup.type"), "threaded")?;
+                Cgroup::at(&folder).write("cgroup.type", "threaded")?;
             }
         }
         // Only now: beside processes it may be enabled only where groups are threaded.
         if self.controlled() {
-            self.write("cgroup.subtree_control", "+cpu")?;
+            self.cgroup().write("cgroup.subtree_control", "+cpu")?;
         }
         for (name, tid) in places {
-            self.write(&format!("{name}/cgroup.threads"), &tid.to_string())?;
-            self.check(&self.path.join(name), tid)?;
+            Cgroup::at(self.path.join(name)).add_thread(tid)?;
         }
         Ok(())
     }
@@ -169,53 +158,18 @@ impl Group {
         controllers.is_ok_and(|c| c.split_whitespace().any(|c| c == "cpu"))
     }
 
-    /// Sees that a thread is in a group.
-    fn check(&self, group: &Path, tid: Tid) -> Result<()> {
-        let path = group.join("cgroup.threads");
-        let threads = fs::read_to_string(&path).map_err(Error::file("read", "file", &path))?;
-        if threads.lines().any(|line| line == tid.to_string()) {
-            return Ok(());
-        }
-        Err(Error::Refused(format!(
-            "thread {tid} was moved to control group {} and is not there",
-            group.display()
-        )))
-    }
-
     /// Sets the group's share and reads it back.
     pub fn set_weight(&self, weight: CpuWeight) -> Result<()> {
-        self.set("cpu.weight", &weight.to_string())
+        Ok(self.cgroup().set_weight(weight)?)
     }
 
     /// Sets the group's limit and reads it back.
     pub fn set_max(&self, max: CpuMax) -> Result<()> {
-        self.set("cpu.max", &max.kernel())
+        Ok(self.cgroup().set_max(max)?)
     }
 
-    fn set(&self, file: &str, value: &str) -> Result<()> {
-        let path = self.path.join(file);
-        if !path.exists() {
-            return Err(Error::Refused(format!(
-                "control group {} has no {file}: the CPU controller is not enabled there \
-                 (is it in cgroup.controllers of the group above? cgroup v1 may have it)",
-                self.path.display()
-            )));
-        }
-        self.write(file, value)?;
-        let found = fs::read_to_string(&path).map_err(Error::file("read", "file", &path))?;
-        if found.trim() != value {
-            return Err(Error::Refused(format!(
-                "{} was set to {value} and has {}",
-                path.display(),
-                found.trim()
-            )));
-        }
-        Ok(())
-    }
-
-    fn write(&self, file: &str, text: &str) -> Result<()> {
-        let path = self.path.join(file);
-        write(&path, text).map_err(Error::file("write to", "control group's file", &path))
+    fn cgroup(&self) -> Cgroup {
+        Cgroup::at(&self.path)
     }
 
     /// Where it is.
@@ -230,10 +184,7 @@ impl Group {
 
     /// The group's share and limit as the kernel has them; none without the controller.
     pub fn shares(&self) -> (Option<String>, Option<String>) {
-        let read = |file: &str| {
-            let text = fs::read_to_string(self.path.join(file)).ok()?;
-            Some(text.trim().to_string())
-        };
+        let read = |file: &str| self.cgroup().get(file).ok();
         (read("cpu.weight"), read("cpu.max"))
     }
 }
@@ -243,23 +194,17 @@ impl Drop for Group {
         if self.left {
             return;
         }
-        let procs = self.before.join("cgroup.procs");
-        let left = write(&procs, &std::process::id().to_string());
-        if let Err(error) = left.and_then(|()| remove_soon(&self.path)) {
+        let left = Cgroup::at(&self.before).write("cgroup.procs", &std::process::id().to_string());
+        let left = left.map_err(Error::from).and_then(|()| {
+            remove_soon(&self.path).map_err(Error::file("remove", "control group", &self.path))
+        });
+        if let Err(error) = left {
             log::warn!(
                 "control group {} stays: {error}; the next machine that is to use it removes it",
                 self.path.display()
             );
         }
     }
-}
-
-/// Writes to a file that is there: a confined thread makes none.
-fn write(path: &Path, text: &str) -> io::Result<()> {
-    OpenOptions::new()
-        .write(true)
-        .open(path)?
-        .write_all(text.as_bytes())
 }
 
 /// Removes what a killed vmm left at `path`.
@@ -311,23 +256,6 @@ fn remove(path: &Path) -> io::Result<()> {
     fs::remove_dir(path)
 }
 
-/// Where cgroup v2 is mounted.
-fn mount_point() -> Result<PathBuf> {
-    let path = Path::new("/proc/self/mountinfo");
-    let mounts = fs::read_to_string(path).map_err(Error::file("read", "file", path))?;
-    let found = mounts.lines().find_map(|line| {
-        let (mount, kind) = line.split_once(" - ")?;
-        kind.starts_with("cgroup2 ")
-            .then(|| mount.split(' ').nth(4))?
-    });
-    found.map(PathBuf::from).ok_or_else(|| {
-        Error::Refused(
-            "--cgroup needs cgroup v2, which is not mounted: mount -t cgroup2 none /sys/fs/cgroup"
-                .into(),
-        )
-    })
-}
-
 /// The group that this process is in.
 fn own_group(root: &Path) -> Result<PathBuf> {
     let path = Path::new("/proc/self/cgroup");
@@ -350,30 +278,5 @@ mod tests {
         assert!(theirs.exists());
         let made = Group::make(root.path().join("no/web"), root.path().into(), Layout::Vm);
         assert!(made.unwrap_err().to_string().contains("mkdir"));
-    }
-
-    /// The files are there before, as the kernel makes them with the group.
-    #[test]
-    fn what_is_set_is_read_back() {
-        let root = tempfile::tempdir().unwrap();
-        let group = Group {
-            path: root.path().into(),
-            before: root.path().into(),
-            layout: Layout::Vm,
-            left: true,
-        };
-        let weight = "250".parse().unwrap();
-        let none = group.set_weight(weight).unwrap_err().to_string();
-        assert!(none.contains("no cpu.weight"), "{none}");
-        fs::write(root.path().join("cpu.weight"), "").unwrap();
-        group.set_weight(weight).unwrap();
-        // A file that forgets what is written to it.
-        std::os::unix::fs::symlink("/dev/null", root.path().join("cpu.max")).unwrap();
-        let wrong = group
-            .set_max("50%".parse().unwrap())
-            .unwrap_err()
-            .to_string();
-        assert!(wrong.contains("was set to 50000 100000 and has"), "{wrong}");
-        assert_eq!(group.shares(), (Some("250".into()), Some(String::new())));
     }
 }

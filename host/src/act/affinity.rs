@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use rustix::io::Errno;
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-use super::Tid;
+use super::{Tid, whose};
 use crate::{Error, Result};
 
 /// CPUs of the host, at least one: "0-3,8".
@@ -60,6 +61,34 @@ impl CpuList {
             }
         }
         Ok(Self(ranges))
+    }
+
+    /// Lets a thread run on these CPUs only, and reads that back.
+    pub fn give(&self, tid: Tid) -> Result<()> {
+        self.give_to(tid, None)
+    }
+
+    fn give_to(&self, tid: Tid, vcpu: Option<u8>) -> Result<()> {
+        let whose = vcpu.map_or_else(|| whose(tid), |vcpu| format!("vCPU {vcpu}"));
+        let (pid, set) = (Pid::from_raw(tid), self.set());
+        let refused = |source: Errno| match source {
+            Errno::INVAL => Error::Unavailable(format!(
+                "{whose} cannot run on CPUs {self}: none of them is online and in the cpuset \
+                 of its control group; see /sys/devices/system/cpu/online"
+            )),
+            _ => {
+                let right = "; a thread of another user takes root or CAP_SYS_NICE";
+                Error::refused(format!("give CPUs {self} to"), &whose, source, right)
+            }
+        };
+        sched_setaffinity(pid, &set).map_err(refused)?;
+        if sched_getaffinity(pid).map_err(refused)? != set {
+            return Err(Error::Unavailable(format!(
+                "{whose} cannot run on CPUs {self}: not all of them are there; see \
+                 /sys/devices/system/cpu/online and the cpuset of its control group"
+            )));
+        }
+        Ok(())
     }
 
     fn set(&self) -> CpuSet {
@@ -128,25 +157,16 @@ impl Affinity {
         }
     }
 
+    /// The CPUs of each vCPU that is named.
+    pub fn lists(&self) -> impl Iterator<Item = (u8, &CpuList)> {
+        self.0.iter().map(|(&vcpu, list)| (vcpu, list))
+    }
+
     /// Lets each of the vCPUs' threads run on its CPUs only, and reads that back.
     pub fn give(&self, vcpus: &[Tid]) -> Result<()> {
         self.check(vcpus.len())?;
-        for (&vcpu, list) in &self.0 {
-            let pid = Pid::from_raw(vcpus[usize::from(vcpu)]);
-            let set = list.set();
-            let fail = |reason: &str| {
-                Error::Refused(format!(
-                    "vCPU {vcpu} cannot run on CPUs {list}: {reason}; see \
-                     /sys/devices/system/cpu/online and the cpuset of its control group"
-                ))
-            };
-            sched_setaffinity(pid, &set).map_err(|e| fail(&e.to_string()))?;
-            let found = sched_getaffinity(pid).map_err(|e| fail(&e.to_string()))?;
-            if found != set {
-                return Err(fail("not all of them are there"));
-            }
-        }
-        Ok(())
+        self.lists()
+            .try_for_each(|(vcpu, list)| list.give_to(vcpus[usize::from(vcpu)], Some(vcpu)))
     }
 }
 

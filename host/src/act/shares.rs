@@ -74,7 +74,7 @@ impl fmt::Display for CpuMax {
 
 impl CpuMax {
     /// As cpu.max has it: quota and period in us.
-    pub(super) fn kernel(self) -> String {
+    pub fn kernel(self) -> String {
         match self.0 {
             Some(percent) => format!("{} {PERIOD}", u64::from(percent) * PERIOD / 100),
             None => format!("max {PERIOD}"),
