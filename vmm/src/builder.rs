@@ -11,6 +11,7 @@ use virtio_queue::{Queue, QueueT};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use crate::brake::Brake;
 use crate::bus::{Buses, Shared};
 use crate::config::{Config, Pv, SchedConfig};
 use crate::devices::block::{self, Disk};
@@ -20,7 +21,7 @@ use crate::devices::pvpanic::Pvpanic;
 use crate::devices::rng;
 use crate::devices::rtc::Rtc;
 use crate::devices::serial::{self, Console, SerialPort, Watch};
-use crate::devices::virtio_mmio::{Identity, Interrupt, Served, Session, VirtioMmio};
+use crate::devices::virtio_mmio::{Complaints, Identity, Interrupt, Served, Session, VirtioMmio};
 use crate::devices::vsock::{self, Vsock};
 use crate::exit::Ender;
 use crate::layout::{
@@ -95,6 +96,7 @@ pub fn build(config: Config, mut resources: Resources) -> Result<Machine> {
         vm: &vm,
         buses: &mut buses,
         memory: &memory,
+        brake: ender.brake(),
         used: 0,
     };
     let (vsock, vsock_socket) = resources.vsock.map(Vsock::split).unzip();
@@ -243,6 +245,7 @@ struct Slots<'a> {
     vm: &'a VmFd,
     buses: &'a mut Buses,
     memory: &'a GuestMemory,
+    brake: &'a Brake,
     used: u32,
 }
 
@@ -259,6 +262,10 @@ impl Slots<'_> {
             .map_err(Error::kvm("wire a device's interrupt"))?;
         let interrupt = Arc::new(Interrupt::new(irq));
         let session = Arc::<Session>::default();
+        let (slot, kind) = (self.used, identity.device_type);
+        let complaints = Arc::new(Complaints::new(format!(
+            "virtio device {slot}, type {kind}"
+        )));
         let address = VIRTIO_MMIO + u64::from(self.used) * VIRTIO_MMIO_SIZE;
         self.used += 1;
         let mut served = Vec::new();
@@ -279,6 +286,8 @@ impl Slots<'_> {
                 session: session.clone(),
                 notified,
                 memory: self.memory.clone(),
+                brake: self.brake.clone(),
+                complaints: complaints.clone(),
             });
         }
         let queues = served.iter().map(|served| served.queue.clone()).collect();

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use crate::brake::Brake;
 use crate::{Error, Result};
 
 /// Why a machine ended.
@@ -43,6 +44,7 @@ impl End {
 pub struct Ender {
     end: Arc<Mutex<Option<End>>>,
     event: Arc<EventFd>,
+    brake: Brake,
 }
 
 impl Ender {
@@ -52,12 +54,14 @@ impl Ender {
         Ok(Self {
             end: Arc::default(),
             event: Arc::new(event),
+            brake: Brake::default(),
         })
     }
 
     /// Ends the machine.
     pub fn end(&self, end: End) {
         self.lock().get_or_insert(end);
+        self.brake.end();
         // Fails only when 2^64 - 1 of them wait already.
         let _ = self.event.write(1);
     }
@@ -65,6 +69,11 @@ impl Ender {
     /// Why it ended; none while it runs.
     pub fn ended(&self) -> Option<End> {
         *self.lock()
+    }
+
+    /// What devices heed, on from the end on.
+    pub fn brake(&self) -> &Brake {
+        &self.brake
     }
 
     /// Readable from the end on, for ever.

@@ -8,6 +8,7 @@
 
 pub mod api;
 pub mod boot;
+pub mod brake;
 pub mod builder;
 pub mod bus;
 pub mod config;

@@ -10,8 +10,9 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::reuse::{MEMORY, Parts};
 use super::seen::Seen;
+use crate::brake::Brake;
 use crate::bus::Device;
-use crate::devices::virtio_mmio::{Identity, Interrupt, Served, Session, VirtioMmio};
+use crate::devices::virtio_mmio::{Complaints, Identity, Interrupt, Served, Session, VirtioMmio};
 
 /// Each queue's rings are in this many bytes; what is above is for buffers.
 const QUEUE_SPAN: u64 = 0x3000;
@@ -89,6 +90,8 @@ impl<W: FnMut(&[u8], &mut Seen)> Harness<'_, W> {
             session: session.clone(),
             notified: doorbells.next().expect("one for each queue").share(),
             memory: self.parts.memory.clone(),
+            brake: Brake::default(),
+            complaints: Arc::new(Complaints::new("a device".into())),
         });
         self.queues = N as u8;
         let queues = served.iter().map(|served| served.queue.clone()).collect();

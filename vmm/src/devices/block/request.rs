@@ -10,10 +10,14 @@ use virtio_bindings::virtio_blk::{
 use virtio_queue::DescriptorChain;
 
 use super::disk::{Disk, SECTOR};
+use super::{SEG_MAX, SIZE_MAX};
+use crate::brake::Brake;
 use crate::memory::GuestMemory;
 
 /// Data goes through a buffer of this many bytes, however much a guest asks for.
 const CHUNK: usize = 64 * 1024;
+/// Longest transfer in bytes: as many segments as the driver is told, each as long.
+const REQUEST_MAX: u64 = SEG_MAX as u64 * SIZE_MAX as u64;
 /// Bytes of a disk's name.
 const ID_SIZE: usize = 20;
 
@@ -36,7 +40,12 @@ impl From<std::io::Error> for Refused {
 
 /// Carries out one request. Returns how many bytes were written to the guest's
 /// buffers; 0 for a chain that can't even take a status.
-pub fn serve(disk: &Disk, memory: &GuestMemory, chain: DescriptorChain<&GuestMemory>) -> u32 {
+pub fn serve(
+    disk: &Disk,
+    brake: &Brake,
+    memory: &GuestMemory,
+    chain: DescriptorChain<&GuestMemory>,
+) -> u32 {
     let (Ok(mut input), Ok(mut output)) = (chain.clone().reader(memory), chain.writer(memory))
     else {
         return 0;
@@ -47,7 +56,7 @@ pub fn serve(disk: &Disk, memory: &GuestMemory, chain: DescriptorChain<&GuestMem
     let Ok(mut status) = output.split_at(data_size) else {
         return 0;
     };
-    let code = match execute(disk, &mut input, &mut output) {
+    let code = match execute(disk, brake, &mut input, &mut output) {
         Ok(()) => VIRTIO_BLK_S_OK,
         Err(Refused::Io) => VIRTIO_BLK_S_IOERR,
         Err(Refused::Unsupported) => VIRTIO_BLK_S_UNSUPP,
@@ -58,15 +67,20 @@ pub fn serve(disk: &Disk, memory: &GuestMemory, chain: DescriptorChain<&GuestMem
     }
 }
 
-fn execute(disk: &Disk, input: &mut Reader, output: &mut Writer) -> Result<(), Refused> {
+fn execute(
+    disk: &Disk,
+    brake: &Brake,
+    input: &mut Reader,
+    output: &mut Writer,
+) -> Result<(), Refused> {
     let mut header = [0; 16];
     input.read_exact(&mut header)?;
     // type: le32, reserved: le32, sector: le64
     let [t0, t1, t2, t3, _, _, _, _, sector @ ..] = header;
     let sector = u64::from_le_bytes(sector);
     match u32::from_le_bytes([t0, t1, t2, t3]) {
-        VIRTIO_BLK_T_IN => read(disk, sector, output),
-        VIRTIO_BLK_T_OUT => write(disk, sector, input),
+        VIRTIO_BLK_T_IN => read(disk, brake, sector, output),
+        VIRTIO_BLK_T_OUT => write(disk, brake, sector, input),
         VIRTIO_BLK_T_FLUSH => Ok(disk.file.sync_data()?),
         VIRTIO_BLK_T_GET_ID => {
             let mut id = format!("vmfirst-{}", disk.index).into_bytes();
@@ -82,16 +96,25 @@ fn position(disk: &Disk, sector: u64, length: usize) -> Result<u64, Refused> {
     let length = length as u64;
     let sectors = length / SECTOR;
     let end = sector.checked_add(sectors).ok_or(Refused::Io)?;
-    if !length.is_multiple_of(SECTOR) || end > disk.sectors {
+    if length > REQUEST_MAX || !length.is_multiple_of(SECTOR) || end > disk.sectors {
         return Err(Refused::Io);
     }
     Ok(sector * SECTOR)
 }
 
-fn read(disk: &Disk, sector: u64, output: &mut Writer) -> Result<(), Refused> {
+/// A machine that has ended waits for no request's end, however long it is.
+fn go_on(brake: &Brake) -> Result<(), Refused> {
+    match brake.has_ended() {
+        true => Err(Refused::Io),
+        false => Ok(()),
+    }
+}
+
+fn read(disk: &Disk, brake: &Brake, sector: u64, output: &mut Writer) -> Result<(), Refused> {
     let mut at = position(disk, sector, output.available_bytes())?;
     let mut buffer = vec![0; CHUNK.min(output.available_bytes())];
     while output.available_bytes() > 0 {
+        go_on(brake)?;
         let n = buffer.len().min(output.available_bytes());
         disk.file.read_exact_at(&mut buffer[..n], at)?;
         output.write_all(&buffer[..n])?;
@@ -100,13 +123,14 @@ fn read(disk: &Disk, sector: u64, output: &mut Writer) -> Result<(), Refused> {
     Ok(())
 }
 
-fn write(disk: &Disk, sector: u64, input: &mut Reader) -> Result<(), Refused> {
+fn write(disk: &Disk, brake: &Brake, sector: u64, input: &mut Reader) -> Result<(), Refused> {
     if disk.read_only {
         return Err(Refused::Io);
     }
     let mut at = position(disk, sector, input.available_bytes())?;
     let mut buffer = vec![0; CHUNK.min(input.available_bytes())];
     while input.available_bytes() > 0 {
+        go_on(brake)?;
         let n = buffer.len().min(input.available_bytes());
         input.read_exact(&mut buffer[..n])?;
         disk.file.write_all_at(&buffer[..n], at)?;

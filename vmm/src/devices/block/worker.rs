@@ -6,6 +6,9 @@ use super::disk::Disk;
 use super::request::serve;
 use crate::devices::virtio_mmio::Served;
 
+/// Requests at one go; then the other devices have their turn.
+const BURST: usize = 16;
+
 /// A disk with its queue.
 pub struct Worker {
     /// The disk.
@@ -16,8 +19,9 @@ pub struct Worker {
 
 impl Worker {
     fn serve_queue(&self) {
-        self.queue
-            .serve(|memory, chain| serve(&self.disk, memory, chain));
+        self.queue.serve(BURST, |memory, chain| {
+            serve(&self.disk, &self.queue.brake, memory, chain)
+        });
     }
 }
 

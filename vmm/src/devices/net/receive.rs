@@ -11,8 +11,6 @@ use super::{FRAME, HEADER, QUEUE_SIZES};
 use crate::devices::virtio_mmio::{Agreed, Chain, Session, Used};
 use crate::memory::GuestMemory;
 
-/// Buffers to the guest at one go; then the other devices have their turn.
-const BURST: usize = 256;
 /// Where a header has the number of the frame's buffers, 16 bits in little endian.
 const COUNT: usize = HEADER - 2;
 
@@ -32,8 +30,6 @@ pub struct Receiver {
     filled: Vec<(u16, u32)>,
     /// Where the first of them has the bytes of their number.
     count_at: [GuestAddress; 2],
-    /// Buffers that are left of this burst.
-    burst: usize,
 }
 
 impl Receiver {
@@ -51,7 +47,6 @@ impl Receiver {
             placed: 0,
             filled: Vec::new(),
             count_at: [GuestAddress(0); 2],
-            burst: 0,
         }
     }
 
@@ -60,17 +55,7 @@ impl Receiver {
         &self.tap
     }
 
-    /// Begins a burst.
-    pub fn begin(&mut self) {
-        self.burst = BURST;
-    }
-
-    /// Whether the burst is over, and there may be more.
-    pub fn is_interrupted(&self) -> bool {
-        self.burst == 0
-    }
-
-    /// Whether there is a frame for the guest, and its turn.
+    /// Whether there is a frame for the guest.
     pub fn fetch(&mut self) -> bool {
         let now = self.session.now();
         if now != self.agreed {
@@ -80,10 +65,10 @@ impl Receiver {
             // Fails only where no offload was offered.
             let _ = self.tap.give(now.features);
         }
-        if self.burst > 0 && self.waiting.is_none() {
+        if self.waiting.is_none() {
             self.waiting = self.tap.receive(&mut self.buffer);
         }
-        self.burst > 0 && self.waiting.is_some()
+        self.waiting.is_some()
     }
 
     fn forget(&mut self) {
@@ -94,7 +79,6 @@ impl Receiver {
 
     /// Puts what waits into a buffer. A frame that doesn't fit is lost, as on a wire.
     pub fn deliver(&mut self, memory: &GuestMemory, chain: Chain) -> Used {
-        self.burst -= 1;
         if self.agreed.features & 1 << VIRTIO_NET_F_MRG_RXBUF != 0 {
             return self.deliver_part(memory, chain);
         }

@@ -12,6 +12,9 @@ use super::{FRAME, HEADER};
 use crate::devices::virtio_mmio::{Chain, Served};
 use crate::memory::GuestMemory;
 
+/// Frames at one go in each direction; then the other devices have their turn.
+const BURST: usize = 256;
+
 /// The device with its queues.
 pub struct Worker {
     receiver: Receiver,
@@ -31,17 +34,13 @@ impl Worker {
 
     /// Receives until the tap has no more frames or the guest no more buffers.
     fn receive(&mut self) {
-        self.receiver.begin();
+        let (fetch, deliver) = (Receiver::fetch, Receiver::deliver);
         self.to_guest
-            .serve_while(&mut self.receiver, Receiver::fetch, Receiver::deliver);
-        if self.receiver.is_interrupted() {
-            // Fails only when 2^64 - 1 of them wait already.
-            let _ = self.to_guest.notified.write(1);
-        }
+            .serve_while(BURST, &mut self.receiver, fetch, deliver);
     }
 
     fn send(&self) {
-        self.from_guest.serve(|memory, chain| {
+        self.from_guest.serve(BURST, |memory, chain| {
             send(self.receiver.tap(), memory, chain);
             0
         });

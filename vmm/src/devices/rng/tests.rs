@@ -8,7 +8,8 @@ use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::*;
-use crate::devices::virtio_mmio::{Interrupt, Served};
+use crate::brake::Brake;
+use crate::devices::virtio_mmio::{Complaints, Interrupt, Served};
 use crate::memory;
 
 const BUFFER: u64 = 0x10_0000;
@@ -27,8 +28,10 @@ fn request(length: u32, flags: u32) -> (u32, Vec<u8>) {
         session: Arc::default(),
         notified: EventFd::new(EFD_NONBLOCK).unwrap(),
         memory: memory.clone(),
+        brake: Brake::default(),
+        complaints: Arc::new(Complaints::new("a device".into())),
     };
-    served.serve(|memory, chain| serve(host, memory, chain));
+    served.serve(64, |memory, chain| serve(host, memory, chain));
     assert_eq!(irq.read().unwrap(), 1);
     let mut bytes = vec![0; 1024];
     memory.read_slice(&mut bytes, GuestAddress(BUFFER)).unwrap();

@@ -5,6 +5,9 @@ use event_manager::{EventOps, Events, MutEventSubscriber};
 use super::{Source, serve};
 use crate::devices::virtio_mmio::Served;
 
+/// Requests at one go; then the other devices have their turn.
+const BURST: usize = 64;
+
 /// The device with its queue.
 pub struct Worker {
     /// Requests for random bytes.
@@ -20,6 +23,6 @@ impl MutEventSubscriber for Worker {
 
     fn process(&mut self, _events: Events, _ops: &mut EventOps) {
         self.queue
-            .serve(|memory, chain| serve(self.source, memory, chain));
+            .serve(BURST, |memory, chain| serve(self.source, memory, chain));
     }
 }

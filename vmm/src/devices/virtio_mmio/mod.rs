@@ -1,5 +1,6 @@
 //! The virtio-mmio transport, version 2: section 4.2 of the virtio 1.2 specification.
 
+mod complaints;
 mod served;
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -23,6 +24,7 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::bus::Device;
 use crate::devices::{get, put};
 
+pub use complaints::Complaints;
 pub use served::{Chain, Served, Used};
 
 /// "virt" in little endian.
@@ -231,7 +233,6 @@ impl VirtioMmio {
             return;
         }
         match offset {
-            // The crate refuses what is no power of two or too large.
             VIRTIO_MMIO_QUEUE_NUM => queue.set_size(value as u16),
             VIRTIO_MMIO_QUEUE_DESC_LOW => queue.set_desc_table_address(Some(value), None),
             VIRTIO_MMIO_QUEUE_DESC_HIGH => queue.set_desc_table_address(None, Some(value)),

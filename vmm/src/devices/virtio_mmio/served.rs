@@ -8,7 +8,8 @@ use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::{Interrupt, Session, SharedQueue, lock};
+use super::{Complaints, Interrupt, Session, SharedQueue, lock};
+use crate::brake::Brake;
 use crate::memory::GuestMemory;
 
 /// A request of the driver.
@@ -43,6 +44,10 @@ pub struct Served {
     pub notified: EventFd,
     /// The guest's memory.
     pub memory: GuestMemory,
+    /// When requests have to wait.
+    pub brake: Brake,
+    /// Where the device speaks of its driver.
+    pub complaints: Arc<Complaints>,
 }
 
 impl Served {
@@ -52,47 +57,65 @@ impl Served {
         let _ = ops.add(Events::new(&self.notified, EventSet::IN));
     }
 
-    /// Serves every request that is there, each by `serve`, which returns the number
-    /// of bytes that it wrote to the guest; tells the driver if it wants to know.
-    pub fn serve(&self, mut serve: impl FnMut(&GuestMemory, Chain) -> u32) {
+    /// Serves requests, each by `serve`, which returns the number of bytes that it wrote to
+    /// the guest; tells the driver if it wants to know. After `burst` of them the other
+    /// devices have their turn.
+    pub fn serve(&self, burst: usize, mut serve: impl FnMut(&GuestMemory, Chain) -> u32) {
         self.serve_while(
+            burst,
             &mut serve,
             |_| true,
             |serve, memory, chain| serve(memory, chain),
         );
     }
 
-    /// The same as long as `device` is ready for another request. Who is ready later
-    /// has to call again: the driver need not tell of buffers that wait already.
+    /// The same as long as `device` is ready for another request. A device that is ready
+    /// later has to call again: the driver need not tell of buffers that wait already.
     pub fn serve_while<D, U: Into<Used>>(
         &self,
+        burst: usize,
         device: &mut D,
         ready: impl Fn(&mut D) -> bool,
         serve: impl Fn(&mut D, &GuestMemory, Chain) -> U,
     ) {
         let _ = self.notified.read();
         let mut queue = lock(&self.queue);
-        if !queue.ready() || !queue.is_valid(&self.memory) {
+        if !queue.ready() {
             return;
         }
-        if self.drain(&mut queue, device, ready, serve).is_err() {
-            // The guest broke its own queue: it is out of use until a reset.
-            queue.set_ready(false);
+        let done = match queue.is_valid(&self.memory) {
+            true => self.drain(&mut queue, burst, device, ready, serve),
+            false => Err(Error::InvalidAvailRingIndex),
+        };
+        match done {
+            Ok(Left::Nothing) => {}
+            // Fails only when 2^64 - 1 of them wait already.
+            Ok(Left::Perhaps) => drop(self.notified.write(1)),
+            Err(_) => {
+                queue.set_ready(false);
+                let broken = "its driver broke a queue, which is out of use until a reset";
+                self.complaints.say(broken);
+            }
         }
     }
 
     fn drain<D, U: Into<Used>>(
         &self,
         queue: &mut Queue,
+        mut burst: usize,
         device: &mut D,
         ready: impl Fn(&mut D) -> bool,
         serve: impl Fn(&mut D, &GuestMemory, Chain) -> U,
-    ) -> Result<(), Error> {
+    ) -> Result<Left, Error> {
         loop {
             queue.disable_notification(&self.memory)?;
             let (mut served, mut several) = (false, false);
             let mut more = ready(device);
-            while more && let Some(chain) = next_chain(queue, &self.memory)? {
+            while more
+                && !self.rests(burst)
+                && let Some(chain) = next_chain(queue, &self.memory)?
+            {
+                burst -= 1;
                 let head = chain.head_index();
                 match serve(device, &self.memory, chain).into() {
                     Used::Bytes(bytes) => {
@@ -111,12 +134,26 @@ impl Served {
             if served && (queue.needs_notification(&self.memory)? || several) {
                 self.interrupt.used_buffers();
             }
+            if more && self.rests(burst) {
+                return Ok(Left::Perhaps);
+            }
             // The driver may have added a request since the last look.
             if !more || !queue.enable_notification(&self.memory)? {
-                return Ok(());
+                return Ok(Left::Nothing);
             }
         }
     }
+
+    /// Whether no other request is to be served now.
+    fn rests(&self, burst: usize) -> bool {
+        burst == 0 || self.brake.is_on()
+    }
+}
+
+/// Whether requests are left to serve.
+enum Left {
+    Nothing,
+    Perhaps,
 }
 
 /// Gives chains back so that the driver sees all or none of them: the queue publishes its

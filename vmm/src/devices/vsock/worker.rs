@@ -11,7 +11,7 @@ use super::packet::{HEADER, Header};
 use crate::devices::virtio_mmio::{Agreed, Chain, Served};
 use crate::memory::GuestMemory;
 
-/// Packets to the guest at one go; then the other devices have their turn.
+/// Packets at one go in each direction; then the other devices have their turn.
 const BURST: usize = 256;
 
 /// The device with its queues.
@@ -47,6 +47,7 @@ impl Worker {
         }
         self.muxer.host_events();
         self.from_guest.serve_while(
+            BURST,
             &mut self.muxer,
             |muxer| muxer.is_ready(),
             |muxer, memory, chain| {
@@ -55,51 +56,32 @@ impl Worker {
             },
         );
         let waited = !self.muxer.is_ready();
-        let mut turn = Turn {
-            muxer: &mut self.muxer,
-            left: BURST,
-        };
         self.to_guest
-            .serve_while(&mut turn, Turn::is_ready, Turn::deliver);
-        // Both fail only when 2^64 - 1 of them wait already.
-        if turn.left == 0 {
-            let _ = self.to_guest.notified.write(1);
-        }
+            .serve_while(BURST, &mut self.muxer, Muxer::fetch, deliver);
         if waited && self.muxer.is_ready() {
+            // Fails only when 2^64 - 1 of them wait already.
             let _ = self.from_guest.notified.write(1);
         }
     }
 }
 
-/// What is left of this turn.
-struct Turn<'a> {
-    muxer: &'a mut Muxer,
-    left: usize,
-}
-
-impl Turn<'_> {
-    fn is_ready(&mut self) -> bool {
-        self.left > 0 && self.muxer.fetch()
-    }
-
-    fn deliver(&mut self, memory: &GuestMemory, chain: Chain) -> u32 {
-        self.left -= 1;
-        let Ok(mut output) = chain.writer(memory) else {
-            return 0;
-        };
-        let Some(room) = output.available_bytes().checked_sub(HEADER) else {
-            return 0;
-        };
-        let Some((header, bytes)) = self.muxer.deliver(room) else {
-            return 0;
-        };
-        let written = output
-            .write_all(header.as_bytes())
-            .and_then(|()| output.write_all(bytes));
-        match written {
-            Ok(()) => (HEADER + bytes.len()) as u32,
-            Err(_) => 0,
-        }
+/// Hands a packet to the guest.
+fn deliver(muxer: &mut Muxer, memory: &GuestMemory, chain: Chain) -> u32 {
+    let Ok(mut output) = chain.writer(memory) else {
+        return 0;
+    };
+    let Some(room) = output.available_bytes().checked_sub(HEADER) else {
+        return 0;
+    };
+    let Some((header, bytes)) = muxer.deliver(room) else {
+        return 0;
+    };
+    let written = output
+        .write_all(header.as_bytes())
+        .and_then(|()| output.write_all(bytes));
+    match written {
+        Ok(()) => (HEADER + bytes.len()) as u32,
+        Err(_) => 0,
     }
 }
 

@@ -27,6 +27,17 @@ fn disk(read_only: bool) -> Disk {
 
 /// Runs a request with the given descriptors; returns the used length and the status byte.
 fn request(disk: &Disk, kind: u32, sector: u64, descriptors: &[(u64, u32, u16)]) -> (u32, u8) {
+    request_with(&Brake::default(), disk, kind, sector, descriptors)
+}
+
+/// The same on a machine with this brake.
+fn request_with(
+    brake: &Brake,
+    disk: &Disk,
+    kind: u32,
+    sector: u64,
+    descriptors: &[(u64, u32, u16)],
+) -> (u32, u8) {
     let memory = memory::allocate(64 << 20).unwrap();
     let mut header = [0; 16];
     header[..4].copy_from_slice(&kind.to_le_bytes());
@@ -43,7 +54,7 @@ fn request(disk: &Disk, kind: u32, sector: u64, descriptors: &[(u64, u32, u16)])
         .collect();
     let queue = MockSplitQueue::new(&memory, 16);
     let chain = queue.build_desc_chain(&raw).unwrap();
-    let used = serve(disk, &memory, chain);
+    let used = serve(disk, brake, &memory, chain);
     (used, memory.read_obj(GuestAddress(STATUS)).unwrap())
 }
 
@@ -113,4 +124,40 @@ fn a_disk_has_a_name() {
         (STATUS, 1, WRITE),
     ];
     assert_eq!(request(&disk(false), VIRTIO_BLK_T_GET_ID, 0, &id), (21, 0));
+}
+
+#[test]
+fn a_request_is_no_longer_than_the_driver_is_told() {
+    let disk = disk(false);
+    // Each segment is the same memory.
+    let mut long = vec![(HEADER, 16, NEXT)];
+    long.extend([(DATA, 16 << 20, NEXT | WRITE); 14]);
+    long.push((STATUS, 1, WRITE));
+    let large = Disk {
+        sectors: 1 << 40,
+        ..disk
+    };
+    large.file.set_len(1 << 40).unwrap();
+    assert_eq!(request(&large, VIRTIO_BLK_T_IN, 0, &long), (1, 1));
+    let allowed = [
+        (HEADER, 16, NEXT),
+        (DATA, 31 << 20, NEXT | WRITE),
+        (STATUS, 1, WRITE),
+    ];
+    assert_eq!(request(&large, VIRTIO_BLK_T_IN, 0, &allowed).1, 0);
+}
+
+#[test]
+fn a_request_is_given_up_when_the_machine_has_ended() {
+    let (disk, brake) = (disk(false), Brake::default());
+    // What a pause finds under way is done.
+    brake.pause(true);
+    let read = || request_with(&brake, &disk, VIRTIO_BLK_T_IN, 0, &plain(WRITE)).1;
+    assert_eq!(read(), 0);
+    brake.end();
+    assert_eq!(read(), 1);
+    assert_eq!(
+        request_with(&brake, &disk, VIRTIO_BLK_T_OUT, 0, &plain(0)).1,
+        1
+    );
 }

@@ -1,6 +1,6 @@
 use std::sync::{Arc, Mutex};
 
-use virtio_bindings::virtio_blk::VIRTIO_BLK_T_FLUSH;
+use virtio_bindings::virtio_blk::{VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_IN};
 use virtio_bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
 use virtio_queue::desc::{RawDescriptor, split::Descriptor};
 use virtio_queue::mock::MockSplitQueue;
@@ -9,11 +9,13 @@ use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::*;
-use crate::devices::virtio_mmio::{Interrupt, lock};
+use crate::brake::Brake;
+use crate::devices::virtio_mmio::{Complaints, Interrupt, lock};
 use crate::memory::{self, GuestMemory};
 
 const HEADER: u64 = 0x10_0000;
 const STATUS: u64 = 0x20_0000;
+const DATA: u64 = 0x40_0000;
 /// A table of descriptors outside the queue's own.
 const TABLE: u64 = 0x30_0000;
 const QUEUE_SIZE: u16 = 16;
@@ -35,6 +37,8 @@ fn worker(memory: &GuestMemory, mock: &MockSplitQueue<GuestMemory>) -> (Worker, 
             session: Arc::default(),
             notified: EventFd::new(EFD_NONBLOCK).unwrap(),
             memory: memory.clone(),
+            brake: Brake::default(),
+            complaints: Arc::new(Complaints::new("a device".into())),
         },
     };
     (worker, irq)
@@ -137,4 +141,57 @@ fn a_ring_outside_memory_is_not_touched() {
     lock(&worker.queue.queue).set_used_ring_address(Some(0xffff_fff0), Some(u32::MAX));
     worker.serve_queue();
     assert!(irq.read().is_err());
+}
+
+/// Sixteen descriptors, offered again and again by their first: reads that nobody could wait
+/// for.
+fn long_reads(memory: &GuestMemory) -> MockSplitQueue<'_, GuestMemory> {
+    let mock = MockSplitQueue::new(memory, QUEUE_SIZE);
+    memory
+        .write_obj(VIRTIO_BLK_T_IN, GuestAddress(HEADER))
+        .unwrap();
+    let flags = VRING_DESC_F_NEXT as u16 | VRING_DESC_F_WRITE as u16;
+    let mut chain = vec![Descriptor::new(HEADER, 16, VRING_DESC_F_NEXT as u16, 1)];
+    chain.extend((2..16).map(|next| Descriptor::new(DATA, 2 << 20, flags, next)));
+    chain.push(Descriptor::new(STATUS, 1, VRING_DESC_F_WRITE as u16, 0));
+    let chain: Vec<_> = chain.into_iter().map(RawDescriptor::from).collect();
+    mock.add_desc_chains(&chain, 0).unwrap();
+    for slot in 0..QUEUE_SIZE {
+        mock.avail().ring().ref_at(slot.into()).unwrap().store(0);
+    }
+    mock.avail().idx().store(QUEUE_SIZE);
+    mock
+}
+
+#[test]
+fn a_machine_that_is_paused_or_has_ended_begins_no_request() {
+    let memory = memory::allocate(64 << 20).unwrap();
+    let mock = long_reads(&memory);
+    let (mut worker, _irq) = worker(&memory, &mock);
+    worker.disk.file.set_len(1 << 30).unwrap();
+    worker.disk.sectors = 1 << 21;
+    let used = || mock.used().idx().load();
+    worker.queue.brake.pause(true);
+    worker.serve_queue();
+    assert_eq!(used(), 0);
+    // It is told to look again when it goes on.
+    assert_eq!(worker.queue.notified.read().unwrap(), 1);
+    worker.queue.brake.pause(false);
+    worker.queue.brake.end();
+    worker.serve_queue();
+    assert_eq!(used(), 0);
+}
+
+#[test]
+fn the_other_devices_have_their_turn_after_a_burst() {
+    let memory = memory::allocate(64 << 20).unwrap();
+    let mock = MockSplitQueue::new(&memory, 4 * QUEUE_SIZE);
+    for _ in 0..2 * BURST {
+        mock.add_desc_chains(&flush(&memory), 0).unwrap();
+    }
+    let (worker, _irq) = worker(&memory, &mock);
+    for count in [1, 2] {
+        worker.serve_queue();
+        assert_eq!(usize::from(mock.used().idx().load()), count * BURST);
+    }
 }

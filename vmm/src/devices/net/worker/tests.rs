@@ -11,7 +11,8 @@ use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::*;
-use crate::devices::virtio_mmio::Interrupt;
+use crate::brake::Brake;
+use crate::devices::virtio_mmio::{Complaints, Interrupt};
 use crate::memory;
 
 const BUFFER: u64 = 0x10_0000;
@@ -27,6 +28,8 @@ fn served(memory: &GuestMemory, mock: &Mock) -> Served {
         session: Arc::default(),
         notified: EventFd::new(EFD_NONBLOCK).unwrap(),
         memory: memory.clone(),
+        brake: Brake::default(),
+        complaints: Arc::new(Complaints::new("a device".into())),
     }
 }
 
