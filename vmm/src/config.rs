@@ -4,7 +4,9 @@
 //! file; here they are seen together. What they name is opened by [`crate::resources`].
 
 pub mod args;
+pub mod disk;
 pub mod file;
+pub(crate) mod keys;
 mod sched;
 pub mod values;
 
@@ -17,8 +19,9 @@ use crate::{Error, Result};
 use args::STOP_TIMEOUT;
 
 pub use args::RunArgs;
+pub use disk::{DiskArg, DiskId};
 pub use sched::SchedConfig;
-pub use values::{DiskArg, Id, NetArg, Pv, Seccomp, VmName, VsockArg};
+pub use values::{Id, NetArg, Pv, Seccomp, VmName, VsockArg};
 
 /// A machine to build: every option is one that makes a machine together with the others.
 #[derive(Debug, Clone)]

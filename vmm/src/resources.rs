@@ -4,8 +4,8 @@ use crate::Result;
 use crate::boot::Images;
 use crate::config::Config;
 use crate::devices::block::Disk;
-use crate::devices::net::Net;
-use crate::devices::vsock::Vsock;
+use crate::devices::net::{Net, Tap};
+use crate::devices::vsock::{self, Vsock};
 use crate::sandbox::Sandbox;
 
 /// All of it. What is dropped is free for others again.
@@ -37,5 +37,20 @@ impl Resources {
             // After all that may be refused: it makes a file.
             vsock: config.vsock.as_ref().map(Vsock::open).transpose()?,
         })
+    }
+
+    /// Sees that what `config` names can be opened, as far as it can be seen without taking
+    /// anything: a machine may have all of it.
+    pub fn check(config: &Config) -> Result<()> {
+        Sandbox::new(&config.confinement)?;
+        Images::open(config)?;
+        for (index, arg) in config.disks.iter().enumerate() {
+            Disk::look(index, arg)?;
+        }
+        for arg in &config.nets {
+            Tap::check(&arg.tap)?;
+        }
+        let vsock = config.vsock.as_ref();
+        vsock.map_or(Ok(()), |arg| vsock::Socket::folder(&arg.socket).map(drop))
     }
 }

@@ -47,7 +47,8 @@ pub struct Run {
     /// Options from a file, TOML or (named *.json) JSON; those given here as well win
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Check everything, print the resulting configuration as TOML and start nothing
+    /// Check everything, print the resulting configuration as TOML, and start and take nothing:
+    /// a machine may run with the same
     #[arg(long)]
     dry_run: bool,
     /// Print it as JSON
@@ -66,7 +67,7 @@ impl Run {
         };
         if self.dry_run {
             let text = file::write(&args.clone().or_default(), self.json)?;
-            Resources::open(&Config::try_from(args)?)?;
+            Resources::check(&Config::try_from(args)?)?;
             return print(&text);
         }
         // First of all: disks that the machine of this name has are in use, too.

@@ -4,9 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::values::{
-    Cmdline, Cpus, DiskArg, Id, LaunchText, NetArg, Pv, Seccomp, Size, VmName, VsockArg,
-};
+use super::disk::DiskArg;
+use super::values::{Cmdline, Cpus, Id, LaunchText, NetArg, Pv, Seccomp, Size, VmName, VsockArg};
 use crate::sched::{Affinity, Change, Class, CpuMax, CpuWeight, Layout};
 
 /// How long a guest may take to power off, in seconds.
@@ -46,8 +45,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "SET")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pv: Option<Pv>,
-    /// Raw disk image, /dev/vda and so on in the guest; with ",ro" read-only [may be repeated]
-    #[arg(long = "disk", value_name = "FILE[,ro]")]
+    /// Raw disk image, /dev/vda and so on in the guest; with ",ro" read-only. With more keys:
+    /// "path=FILE,ro,discard=off,direct,id=NAME"; discard=off keeps the blocks that the guest
+    /// gives up, direct bypasses the host's page cache, the guest reads id as the serial
+    /// number; a comma in FILE is written twice [may be repeated]
+    #[arg(long = "disk", value_name = "FILE[,ro]|path=FILE,...")]
     #[serde(rename = "disk", default, skip_serializing_if = "Vec::is_empty")]
     pub disks: Vec<DiskArg>,
     /// Network device on a tap that the host has made: "tap=vmtap0", or with the guest's

@@ -89,7 +89,11 @@ mod tests {
 
     #[test]
     fn both_formats_hold_every_option() {
-        let args = parse(TOML, false).unwrap().or_default();
+        let mut args = parse(TOML, false).unwrap().or_default();
+        let table = "[[disk]]\npath = \"c,img\"\ndiscard = false\ndirect = \"on\"\nid = \"c\"\n";
+        let more = parse(table, false).unwrap().disks;
+        assert_eq!(more[0].to_string(), "path=c,,img,discard=off,direct,id=c");
+        args.disks.extend(more);
         for json in [false, true] {
             let text = write(&args, json).unwrap();
             assert_eq!(parse(&text, json).unwrap(), args, "{text}");
@@ -104,7 +108,14 @@ mod tests {
             ("cpus = 0\n", 1, "1 to 255"),
             ("cpus = 1\ncpus = 2\n", 2, "duplicate key"),
             ("gid = 1\nuid = 0\n", 2, "gives nothing up"),
-            ("disk = [\n\"a\",\n7]\n", 3, "expected a string"),
+            ("disk = [\n\"a\",\n7]\n", 3, "expected a text such as"),
+            (
+                "cpus = 1\n[[disk]]\npath = \"a\"\nrw = true\n",
+                4,
+                "unknown field `rw`",
+            ),
+            ("[[disk]]\nro = true\n", 1, "missing field `path`"),
+            ("disk = [{path = \"a\",\nid = \"a b\"}]\n", 2, "is no id"),
             ("name = \"../x\"", 1, "is no name"),
             ("kernel = \"a", 1, "invalid"),
         ] {

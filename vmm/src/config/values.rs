@@ -52,7 +52,7 @@ macro_rules! as_text {
         }
     )*};
 }
-as_text!(Cmdline, DiskArg, LaunchText, NetArg, Size, VmName, VsockArg);
+as_text!(Cmdline, LaunchText, NetArg, Size, VmName, VsockArg);
 
 /// A machine's name: it names files too.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -237,37 +237,6 @@ pub enum Pv {
     All,
 }
 
-/// One `--disk`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DiskArg {
-    /// The image.
-    pub path: PathBuf,
-    /// Whether the guest may not write to it.
-    pub read_only: bool,
-}
-
-impl FromStr for DiskArg {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (path, read_only) = match text.strip_suffix(",ro") {
-            Some(path) => (path, true),
-            None => (text, false),
-        };
-        Ok(Self {
-            path: path.into(),
-            read_only,
-        })
-    }
-}
-
-impl fmt::Display for DiskArg {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let suffix = if self.read_only { ",ro" } else { "" };
-        write!(f, "{}{suffix}", self.path.display())
-    }
-}
-
 /// One `--net`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetArg {
@@ -423,14 +392,6 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_may_be_read_only() {
-        let disk: DiskArg = "a,b,ro".parse().unwrap();
-        assert_eq!((disk.path, disk.read_only), ("a,b".into(), true));
-        let disk: DiskArg = "a.img".parse().unwrap();
-        assert_eq!((disk.path, disk.read_only), ("a.img".into(), false));
-    }
-
-    #[test]
     fn a_network_device_has_a_tap_and_may_have_an_address() {
         let net: NetArg = "tap=vm0".parse().unwrap();
         assert_eq!((net.tap.as_str(), net.mac), ("vm0", None));
@@ -492,9 +453,6 @@ mod tests {
         }
         let vsock = "cid=3,socket=/run/v";
         assert_eq!(vsock.parse::<VsockArg>().unwrap().to_string(), vsock);
-        for text in ["/a,b,ro", "/a"] {
-            assert_eq!(text.parse::<DiskArg>().unwrap().to_string(), text);
-        }
         assert_eq!("3g".parse::<Size>().unwrap().to_string(), "3072M");
     }
 }

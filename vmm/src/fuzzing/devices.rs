@@ -34,10 +34,9 @@ pub fn block(input: &[u8], seen: &mut Seen) {
         image.as_fd().try_clone_to_owned().expect("a file").into()
     });
     let disk = block::Disk {
-        index: 0,
-        file,
-        sectors: SECTORS,
         read_only: first & 1 == 1,
+        discard: first & 2 == 0,
+        ..block::Disk::mock(file, SECTORS)
     };
     drive(
         steps,

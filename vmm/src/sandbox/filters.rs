@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use libc::{
     AF_UNIX, F_GETFD, FIONBIO, PROT_EXEC, SYS_accept4, SYS_brk, SYS_clock_gettime,
     SYS_clock_nanosleep, SYS_close, SYS_connect, SYS_epoll_ctl, SYS_epoll_pwait, SYS_epoll_wait,
-    SYS_exit, SYS_exit_group, SYS_fcntl, SYS_fdatasync, SYS_fstat, SYS_futex, SYS_getdents64,
-    SYS_getpid, SYS_getpriority, SYS_getrandom, SYS_gettid, SYS_gettimeofday, SYS_ioctl, SYS_lseek,
-    SYS_madvise, SYS_mmap, SYS_mprotect, SYS_mremap, SYS_munmap, SYS_newfstatat, SYS_openat,
-    SYS_prctl, SYS_pread64, SYS_pwrite64, SYS_read, SYS_recvfrom, SYS_restart_syscall, SYS_rmdir,
-    SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_sched_getaffinity, SYS_sched_getattr,
-    SYS_sched_setaffinity, SYS_sched_setattr, SYS_sched_yield, SYS_seccomp, SYS_sendto,
-    SYS_setgroups, SYS_setresgid, SYS_setresuid, SYS_setsockopt, SYS_shutdown, SYS_sigaltstack,
-    SYS_socket, SYS_statx, SYS_tgkill, SYS_unlink, SYS_unlinkat, SYS_write, TCGETS, TCGETS2,
-    TCSETS, TCSETS2, TUNSETOFFLOAD,
+    SYS_exit, SYS_exit_group, SYS_fallocate, SYS_fcntl, SYS_fdatasync, SYS_fstat, SYS_futex,
+    SYS_getdents64, SYS_getpid, SYS_getpriority, SYS_getrandom, SYS_gettid, SYS_gettimeofday,
+    SYS_ioctl, SYS_lseek, SYS_madvise, SYS_mmap, SYS_mprotect, SYS_mremap, SYS_munmap,
+    SYS_newfstatat, SYS_openat, SYS_prctl, SYS_pread64, SYS_pwrite64, SYS_read, SYS_recvfrom,
+    SYS_restart_syscall, SYS_rmdir, SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_sched_getaffinity,
+    SYS_sched_getattr, SYS_sched_setaffinity, SYS_sched_setattr, SYS_sched_yield, SYS_seccomp,
+    SYS_sendto, SYS_setgroups, SYS_setresgid, SYS_setresuid, SYS_setsockopt, SYS_shutdown,
+    SYS_sigaltstack, SYS_socket, SYS_statx, SYS_tgkill, SYS_unlink, SYS_unlinkat, SYS_write,
+    TCGETS, TCGETS2, TCSETS, TCSETS2, TUNSETOFFLOAD,
 };
 use seccompiler::SeccompCmpArgLen::{Dword, Qword};
 use seccompiler::{
@@ -136,6 +136,10 @@ fn vcpu() -> Vec<Allow> {
 fn io() -> Vec<Allow> {
     let mut calls = events();
     calls.extend([any(SYS_pread64), any(SYS_pwrite64), any(SYS_fdatasync)]);
+    // What the guest discards: a file grows by no other call than a write.
+    let ranges = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_ZERO_RANGE;
+    let kept = libc::FALLOC_FL_KEEP_SIZE;
+    calls.push(masked(SYS_fallocate, 1, !ranges as u32 as u64, kept as u64));
     // What the guest's driver takes of a tap's frames.
     calls.push(only(SYS_ioctl, 1, TUNSETOFFLOAD));
     calls

@@ -1,7 +1,8 @@
 //! A machine's configuration from a file and from the command line.
 
+use std::io::Read;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
@@ -94,6 +95,45 @@ fn a_dry_run_checks_files_too() {
     let output = vmm(folder.path(), &["--config", "vm.toml", "--dry-run"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(output.stdout.is_empty());
+}
+
+/// Everything that the machine has: its name, its disk's lock, its socket.
+#[test]
+fn a_dry_run_takes_nothing_and_works_beside_the_machine() {
+    if no_kvm() {
+        return;
+    }
+    let config = "kernel = \"wait\"\nmem = \"64M\"\nname = \"web\"\ndisk = [\"disk\"]\n\
+        vsock = \"cid=3,socket=vsock\"\n";
+    let folder = folder("vm.toml", config);
+    let path = |name: &str| folder.path().join(name);
+    let kernel = Payload::default()
+        .print("UP")
+        .wait_for_power_button()
+        .power_off();
+    std::fs::copy(kernel.elf().path(), path("wait")).unwrap();
+    std::fs::write(path("disk"), [0; 4096]).unwrap();
+    let options = ["--config", "vm.toml", "--run-dir", "run"];
+    let dry = || vmm(folder.path(), &[&options[..], &["--dry-run"]].concat());
+
+    let before = text(dry());
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+    assert_eq!(left.len(), 4, "{left:?}");
+    let mut machine = run_command()
+        .args(options)
+        .current_dir(folder.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut up = [0; 2];
+    machine.stdout.take().unwrap().read_exact(&mut up).unwrap();
+    let beside = dry();
+    let stop = ["--run-dir", "run", "stop", "web"];
+    let mut stopping = Command::new(env!("CARGO_BIN_EXE_vmm"));
+    let stopped = stopping.args(stop).current_dir(folder.path());
+    assert!(stopped.output().unwrap().status.success());
+    assert_eq!(machine.wait().unwrap().code(), Some(0));
+    assert_eq!(text(beside), before);
 }
 
 #[test]

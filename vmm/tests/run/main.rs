@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 mod api;
 mod config;
 mod confinement;
+mod disk;
 mod guests;
 mod net;
 mod payload;

@@ -1,5 +1,6 @@
 //! virtio-blk: section 5.2 of the virtio 1.2 specification.
 
+mod discard;
 mod disk;
 mod request;
 mod worker;
@@ -8,7 +9,8 @@ pub use disk::{Disk, SECTOR};
 pub use worker::Worker;
 
 use virtio_bindings::virtio_blk::{
-    VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_SIZE_MAX,
+    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO,
+    VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_SIZE_MAX, VIRTIO_BLK_F_WRITE_ZEROES,
 };
 use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 
@@ -28,12 +30,35 @@ pub fn identity(disk: &Disk) -> Identity {
     if disk.read_only {
         features |= 1 << VIRTIO_BLK_F_RO;
     }
-    let mut config = disk.sectors.to_le_bytes().to_vec();
-    config.extend(SIZE_MAX.to_le_bytes());
-    config.extend(SEG_MAX.to_le_bytes());
+    if u64::from(disk.block) != SECTOR {
+        features |= 1 << VIRTIO_BLK_F_BLK_SIZE;
+    }
+    if disk.discard {
+        features |= 1 << VIRTIO_BLK_F_DISCARD | 1 << VIRTIO_BLK_F_WRITE_ZEROES;
+    }
     Identity {
         device_type: VIRTIO_ID_BLOCK,
         features,
-        config,
+        config: config(disk),
     }
+}
+
+/// struct virtio_blk_config; a field whose feature isn't offered is 0.
+fn config(disk: &Disk) -> Vec<u8> {
+    let mut config = disk.sectors.to_le_bytes().to_vec();
+    let words = [SIZE_MAX, SEG_MAX, 0, disk.block]; // the third is geometry
+    config.extend(words.map(u32::to_le_bytes).concat());
+    config.extend([0; 12]); // topology, writeback, num_queues
+    let ranges = [
+        discard::SECTORS, // max_discard_sectors
+        discard::RANGES,  // max_discard_seg
+        discard::ALIGNMENT,
+        discard::SECTORS, // max_write_zeroes_sectors
+        discard::RANGES,  // max_write_zeroes_seg
+        1,                // write_zeroes_may_unmap, three bytes unused
+    ];
+    if disk.discard {
+        config.extend(ranges.map(u32::to_le_bytes).concat());
+    }
+    config
 }

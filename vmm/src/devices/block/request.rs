@@ -4,11 +4,13 @@ use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 
 use virtio_bindings::virtio_blk::{
-    VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_FLUSH,
-    VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
+    VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_DISCARD,
+    VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
+    VIRTIO_BLK_T_WRITE_ZEROES,
 };
 use virtio_queue::DescriptorChain;
 
+use super::discard::{self, Kind};
 use super::disk::{Disk, SECTOR};
 use super::{SEG_MAX, SIZE_MAX};
 use crate::brake::Brake;
@@ -16,16 +18,17 @@ use crate::memory::GuestMemory;
 
 /// Data goes through a buffer of this many bytes, however much a guest asks for.
 const CHUNK: usize = 64 * 1024;
+/// The address of the buffer is a multiple of this many bytes, as direct transfers want it.
+const ALIGNMENT: usize = 4096;
 /// Longest transfer in bytes: as many segments as the driver is told, each as long.
 const REQUEST_MAX: u64 = SEG_MAX as u64 * SIZE_MAX as u64;
-/// Bytes of a disk's name.
-const ID_SIZE: usize = 20;
 
-type Reader<'a> = virtio_queue::Reader<'a>;
+/// What a request brings.
+pub type Reader<'a> = virtio_queue::Reader<'a>;
 type Writer<'a> = virtio_queue::Writer<'a>;
 
 /// Why a request gets another status than "ok".
-enum Refused {
+pub enum Refused {
     /// Outside the disk, of a wrong size, against read-only, or failed by the host.
     Io,
     /// Of a kind that was not offered.
@@ -82,10 +85,10 @@ fn execute(
         VIRTIO_BLK_T_IN => read(disk, brake, sector, output),
         VIRTIO_BLK_T_OUT => write(disk, brake, sector, input),
         VIRTIO_BLK_T_FLUSH => Ok(disk.file.sync_data()?),
-        VIRTIO_BLK_T_GET_ID => {
-            let mut id = format!("vmfirst-{}", disk.index).into_bytes();
-            id.resize(ID_SIZE, 0);
-            Ok(output.write_all(&id)?)
+        VIRTIO_BLK_T_GET_ID => Ok(output.write_all(&disk.id)?),
+        VIRTIO_BLK_T_DISCARD => discard::serve(disk, brake, Kind::Discard, input).map(drop),
+        VIRTIO_BLK_T_WRITE_ZEROES => {
+            discard::serve(disk, brake, Kind::WriteZeroes, input).map(drop)
         }
         _ => Err(Refused::Unsupported),
     }
@@ -103,7 +106,7 @@ fn position(disk: &Disk, sector: u64, length: usize) -> Result<u64, Refused> {
 }
 
 /// A machine that has ended waits for no request's end, however long it is.
-fn go_on(brake: &Brake) -> Result<(), Refused> {
+pub fn go_on(brake: &Brake) -> Result<(), Refused> {
     match brake.has_ended() {
         true => Err(Refused::Io),
         false => Ok(()),
@@ -112,7 +115,8 @@ fn go_on(brake: &Brake) -> Result<(), Refused> {
 
 fn read(disk: &Disk, brake: &Brake, sector: u64, output: &mut Writer) -> Result<(), Refused> {
     let mut at = position(disk, sector, output.available_bytes())?;
-    let mut buffer = vec![0; CHUNK.min(output.available_bytes())];
+    let mut buffer = Buffer::new(output.available_bytes());
+    let buffer = buffer.bytes();
     while output.available_bytes() > 0 {
         go_on(brake)?;
         let n = buffer.len().min(output.available_bytes());
@@ -128,7 +132,8 @@ fn write(disk: &Disk, brake: &Brake, sector: u64, input: &mut Reader) -> Result<
         return Err(Refused::Io);
     }
     let mut at = position(disk, sector, input.available_bytes())?;
-    let mut buffer = vec![0; CHUNK.min(input.available_bytes())];
+    let mut buffer = Buffer::new(input.available_bytes());
+    let buffer = buffer.bytes();
     while input.available_bytes() > 0 {
         go_on(brake)?;
         let n = buffer.len().min(input.available_bytes());
@@ -137,6 +142,23 @@ fn write(disk: &Disk, brake: &Brake, sector: u64, input: &mut Reader) -> Result<
         at += n as u64;
     }
     Ok(())
+}
+
+/// What data goes through.
+struct Buffer(Vec<u8>);
+
+impl Buffer {
+    /// For so many bytes, or a part of them.
+    fn new(size: usize) -> Self {
+        Self(vec![0; CHUNK.min(size) + ALIGNMENT])
+    }
+
+    /// From a multiple of the alignment on.
+    fn bytes(&mut self) -> &mut [u8] {
+        let start = self.0.as_ptr().align_offset(ALIGNMENT);
+        let end = start + self.0.len() - ALIGNMENT;
+        &mut self.0[start..end]
+    }
 }
 
 #[cfg(test)]

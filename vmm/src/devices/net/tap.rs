@@ -30,6 +30,12 @@ pub struct Tap {
 }
 
 impl Tap {
+    /// Sees that there is a tap of this name. The kernel would make one that is missing: then
+    /// the user has mistyped its name.
+    pub fn check(name: &str) -> Result<()> {
+        check(name)
+    }
+
     /// Attaches to tap `name`, which must be there and in nobody's use. Reads don't wait.
     pub fn open(name: &str) -> Result<Self> {
         check(name)?;
@@ -99,7 +105,6 @@ impl AsRawFd for Tap {
     }
 }
 
-/// The kernel would make a tap that is missing: then the user has mistyped its name.
 fn check(name: &str) -> Result<()> {
     let device = Path::new("/sys/class/net").join(name);
     if !device.exists() {

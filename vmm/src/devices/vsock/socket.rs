@@ -24,23 +24,9 @@ pub struct Socket {
 impl Socket {
     /// Makes the socket and listens at it. One that a killed machine left is replaced.
     pub fn bind(path: &Path) -> Result<(Self, UnixListener)> {
-        if path.as_os_str().len() > PATH_MAX || path.file_name().is_none() {
-            return Err(Error::Usage(format!(
-                "socket {} of --vsock: a path of a file, at most {PATH_MAX} bytes",
-                path.display()
-            )));
-        }
         let fail = || Error::file("listen at", "socket", path);
+        let folder = Self::folder(path)?;
         remove_stale(path)?;
-        let parent = match path.parent() {
-            Some(parent) if parent != Path::new("") => parent,
-            _ => Path::new("."),
-        };
-        let folder = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
-            .open(parent)
-            .map_err(fail())?;
         let listener = UnixListener::bind(path).map_err(fail())?;
         let socket = Self {
             path: path.into(),
@@ -49,6 +35,25 @@ impl Socket {
         std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).map_err(fail())?;
         listener.set_nonblocking(true).map_err(fail())?;
         Ok((socket, listener))
+    }
+
+    /// Opens the folder of a socket that can be made at `path`.
+    pub fn folder(path: &Path) -> Result<File> {
+        if path.as_os_str().len() > PATH_MAX || path.file_name().is_none() {
+            return Err(Error::Usage(format!(
+                "socket {} of --vsock: a path of a file, at most {PATH_MAX} bytes",
+                path.display()
+            )));
+        }
+        let parent = match path.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        };
+        OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
+            .open(parent)
+            .map_err(Error::file("listen at", "socket", path))
     }
 
     /// Where it is.

@@ -25,12 +25,7 @@ fn worker(memory: &GuestMemory, mock: &MockSplitQueue<GuestMemory>) -> (Worker, 
     let irq = EventFd::new(EFD_NONBLOCK).unwrap();
     let queue: Queue = mock.create_queue().unwrap();
     let worker = Worker {
-        disk: Disk {
-            index: 0,
-            file: tempfile::tempfile().unwrap(),
-            sectors: 0,
-            read_only: false,
-        },
+        disk: Disk::mock(tempfile::tempfile().unwrap(), 0),
         queue: Served {
             queue: Arc::new(Mutex::new(queue)),
             interrupt: Arc::new(Interrupt::new(irq.try_clone().unwrap())),
