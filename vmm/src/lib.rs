@@ -23,6 +23,7 @@ pub mod layout;
 pub mod log;
 pub mod memory;
 pub mod observe;
+pub mod plain;
 pub mod reaper;
 pub mod resources;
 pub mod run;

@@ -1,11 +1,15 @@
 //! Messages on standard error: a line of text for people, or of JSON for machines.
 
 use std::io::{Write, stderr};
+use std::time::Duration;
 
 use log::{LevelFilter, Log, Metadata, Record};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+
+use crate::plain::plain;
 
 /// How messages look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +19,9 @@ pub enum Format {
     /// {"time", "level", "message"}, also what happens in a machine's life.
     Json,
 }
+
+/// How long a message waits for somebody to read the ones before it.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 struct Logger(Format);
 
@@ -30,9 +37,19 @@ pub fn start(format: Format) {
     }
 }
 
+/// Whether standard error takes a line, soon at least.
+fn is_read() -> bool {
+    let wait = Timespec::try_from(PATIENCE).ok();
+    let stderr = stderr();
+    let mut taken = [PollFd::new(&stderr, PollFlags::OUT)];
+    !matches!(poll(&mut taken, wait.as_ref()), Ok(0))
+}
+
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata) -> bool {
-        metadata.level() <= log::max_level()
+        // What crates say of a guest's mistakes the guest could have them say without end.
+        let ours = metadata.target().split("::").next() == Some("vmm");
+        ours && metadata.level() <= log::max_level()
     }
 
     fn log(&self, record: &Record) {
@@ -40,7 +57,7 @@ impl Log for Logger {
             return;
         }
         let line = match self.0 {
-            Format::Text => format!("vmm: {}\n", record.args()),
+            Format::Text => format!("vmm: {}\n", plain(&record.args().to_string())),
             Format::Json => {
                 let time = OffsetDateTime::now_utc().format(&Rfc3339);
                 let line = json!({
@@ -51,8 +68,11 @@ impl Log for Logger {
                 format!("{line}\n")
             }
         };
-        // In one piece; a closed standard error must not stop a machine.
-        let _ = stderr().write_all(line.as_bytes());
+        // In one piece; a standard error that is closed, or that nobody reads, must not stop
+        // a machine.
+        if is_read() {
+            let _ = stderr().write_all(line.as_bytes());
+        }
     }
 
     fn flush(&self) {}

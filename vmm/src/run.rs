@@ -7,6 +7,7 @@ pub mod control;
 mod crew;
 pub mod gate;
 pub mod live;
+mod signals;
 mod terminal;
 mod vcpu;
 mod watches;
@@ -14,9 +15,8 @@ mod watches;
 use std::os::unix::net::UnixListener;
 
 use event_manager::SubscriberOps;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 
+use crate::Result;
 use crate::api::server::Server;
 use crate::builder::Machine;
 use crate::config::VmName;
@@ -24,7 +24,6 @@ use crate::exit::End;
 use crate::observe::Observer;
 use crate::sandbox::Role;
 use crate::sched::{Group, Placement};
-use crate::{Error, Result};
 
 use crew::Crew;
 use live::Live;
@@ -34,7 +33,7 @@ use watches::{ChangeWatch, Loop, SignalWatch, StartWatch, event_loop};
 /// Runs the machine until it ends, and tells why it did. With a name it has an API.
 pub fn run(machine: Machine, named: Option<(VmName, UnixListener)>) -> Result<End> {
     let ender = machine.ender.clone();
-    register_signal_handler(SIGRTMIN(), kicked).map_err(Error::system("watch signals"))?;
+    let signals = signals::prepare()?;
     // Threads that start later are in it from their first moment.
     let group = machine.sched.cgroup.as_ref();
     let group = group.map(|(path, layout)| Group::new(path, *layout));
@@ -50,7 +49,7 @@ pub fn run(machine: Machine, named: Option<(VmName, UnixListener)>) -> Result<En
         machine.stop_timeout,
     )?;
     let mut events = event_loop(&ender)?;
-    for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM] {
+    for signal in signals {
         events.add_subscriber(Box::new(SignalWatch::new(signal, &live)?));
     }
     events.add_subscriber(Box::new(ChangeWatch(live.clone())));
@@ -71,8 +70,7 @@ pub fn run(machine: Machine, named: Option<(VmName, UnixListener)>) -> Result<En
         None => Role::Io,
     };
     let server = named.map(|(name, listener)| {
-        let memory = (machine.mem, machine.memory.clone());
-        let observer = Observer::new(live.clone(), name, machine.pv, memory, &machine.vcpus);
+        let observer = Observer::new(live.clone(), name, machine.pv, machine.mem, &machine.vcpus);
         observer.map(|observer| Server { listener, observer })
     });
     let server = server.transpose()?;
@@ -83,10 +81,10 @@ pub fn run(machine: Machine, named: Option<(VmName, UnixListener)>) -> Result<En
         .and_then(|()| server.map_or(Ok(()), |server| crew.start_api(server)))
         .and_then(|()| live.place(crew.threads(), &machine.sched))
         .and_then(|()| machine.sandbox.enter())
-        .and_then(|filters| filters.confine(role));
+        .and_then(|filters| crew.confine(&filters, role));
     if done.is_ok() {
         // The guest's first instruction finds nobody with more rights than in the end.
-        crew.gate.open(true);
+        crew.gate.work();
         log::info!("the guest runs");
         wait_for_end(&mut events, &live);
     }
@@ -106,6 +104,3 @@ fn wait_for_end(events: &mut Loop, live: &Live) {
         }
     }
 }
-
-/// The signal's only work is to bring a vCPU's thread out of the guest.
-extern "C" fn kicked(_: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}

@@ -33,9 +33,9 @@ Examples:
   Confined further than by the system calls that each thread may make:
     vmm run --config web.toml --uid 65534 --gid 65534 --chroot /var/empty
 
-SIGTERM, or SIGINT once, presses the guest's power button and ends the machine when the
-guest has powered off, at the latest after --stop-timeout. SIGINT a second time, SIGQUIT
-and SIGHUP end it at once.
+SIGTERM, SIGHUP, or SIGINT once, presses the guest's power button and ends the machine when
+the guest has powered off, at the latest after --stop-timeout. SIGINT a second time and
+SIGQUIT end it at once. A signal that is ignored at the start (nohup) stays ignored.
 
 Exit status: 0 the guest powered off; 1 an error on the host; 2 a wrong command line;
 3 the guest asked for a reboot; 4 the guest crashed; 5 its kernel panicked;

@@ -28,7 +28,7 @@ Examples:
 
 Columns: RUN% and DELAY% are the time that the vCPU's thread ran, and that it waited for a
 CPU though it could run, in per cent of the time since the machine's start (with --watch, of
-the interval); WAIT% is the delay's share of both. STEAL% is what the guest knows of it.
+the interval); WAIT% is the delay's share of both. STEAL% is the delay where the guest can know of it.
 What the kernel or the guest does not tell is \"-\".";
 
 /// The options.

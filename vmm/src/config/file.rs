@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::RunArgs;
+use crate::plain::plain;
 use crate::{Error, Result};
 
 /// What fails when an option's value is no text, as a path may be.
@@ -36,12 +37,7 @@ pub fn parse(text: &str, json: bool) -> std::result::Result<RunArgs, (usize, Str
 
 /// A message may have a key of the file in it, with whatever is in that.
 fn one_line(message: &str) -> String {
-    let escape = |c: char| match c {
-        '\n' => "; ".into(),
-        c if c.is_control() => c.escape_default().to_string(),
-        c => c.to_string(),
-    };
-    message.chars().map(escape).collect()
+    plain(&message.replace('\n', "; "))
 }
 
 /// What `flags` say, and where they are silent what the `file` says. A list, as of

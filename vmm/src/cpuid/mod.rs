@@ -6,7 +6,7 @@ mod pv;
 use kvm_bindings::{
     CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2,
 };
-use kvm_ioctls::{Cap, Kvm};
+use kvm_ioctls::{Cap, Kvm, VcpuFd};
 
 use crate::config::Pv;
 use crate::{Error, Result};
@@ -22,6 +22,13 @@ pub fn supported(kvm: &Kvm, pv: Pv) -> Result<CpuId> {
     }
     pv::limit(&mut cpuid, pv);
     Ok(cpuid)
+}
+
+/// Whether these vCPUs have KVM's paravirtual steal time.
+pub fn has_steal_time(vcpus: &[VcpuFd]) -> bool {
+    let first = vcpus.first();
+    let features = first.and_then(|vcpu| vcpu.get_cpuid2(KVM_MAX_CPUID_ENTRIES).ok());
+    features.is_some_and(|features| pv::has_steal_time(&features))
 }
 
 /// Puts vCPU `id` of `count` into the features: its APIC id, and a topology

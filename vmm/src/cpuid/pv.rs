@@ -20,6 +20,15 @@ const HYPERVISOR: u32 = 1 << 31;
 /// and that the clock is stable. From docs/system/i386/kvm-pv.rst.
 const QEMU: u32 = 1 << 0 | 1 << 3 | 1 << 1 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 24;
 
+/// In EAX of the features.
+const STEAL_TIME: u32 = 1 << 5;
+
+/// Whether the guest can have steal time.
+pub fn has_steal_time(cpuid: &CpuId) -> bool {
+    let mut entries = cpuid.as_slice().iter();
+    entries.any(|entry| entry.function == FEATURES && entry.eax & STEAL_TIME != 0)
+}
+
 /// Takes out of the features that KVM has what the guest must not see, and tells the guest
 /// that it is one, or not.
 pub fn limit(cpuid: &mut CpuId, pv: Pv) {

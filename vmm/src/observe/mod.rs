@@ -12,13 +12,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use kvm_ioctls::VcpuFd;
-use vm_memory::{Bytes, GuestAddress};
 
 use crate::config::{Pv, VmName};
-use crate::memory::GuestMemory;
 use crate::run::live::Live;
 use crate::sched::Tid;
-use crate::{Error, Result};
+use crate::{Error, Result, cpuid};
 
 use kvm::{Counters, Table};
 use thread::{Tasks, Thread, cpus};
@@ -26,8 +24,6 @@ use types::{CgroupInfo, Info, Stat, State, ThreadInfo, ThreadStat, VcpuStat, Yie
 
 /// Kernel counters of yields that found their target begin so; the reason follows.
 const HITS: &str = "yield_hits_";
-/// Offset of the version in struct kvm_steal_time, behind the time; odd while it changes.
-const STEAL_VERSION: u64 = 8;
 
 /// Looks at one machine.
 pub struct Observer {
@@ -36,7 +32,8 @@ pub struct Observer {
     pv: Pv,
     tasks: Tasks,
     mem: u64,
-    memory: GuestMemory,
+    /// Whether the guest can have steal time.
+    steal: bool,
     table: Option<Table>,
     /// The vCPUs' statistics files, in order.
     files: Vec<File>,
@@ -45,13 +42,7 @@ pub struct Observer {
 
 impl Observer {
     /// For a machine called `name` with these vCPUs.
-    pub fn new(
-        live: Arc<Live>,
-        name: VmName,
-        pv: Pv,
-        memory: (u64, GuestMemory),
-        vcpus: &[VcpuFd],
-    ) -> Result<Self> {
+    pub fn new(live: Arc<Live>, name: VmName, pv: Pv, mem: u64, vcpus: &[VcpuFd]) -> Result<Self> {
         let files: Vec<_> = vcpus.iter().filter_map(kvm::open).collect();
         let first = files.first().filter(|_| files.len() == vcpus.len());
         Ok(Self {
@@ -59,8 +50,8 @@ impl Observer {
             name,
             pv,
             tasks: Tasks::open().map_err(Error::system("open /proc/self/task"))?,
-            mem: memory.0,
-            memory: memory.1,
+            mem,
+            steal: cpuid::has_steal_time(vcpus),
             // The same for all vCPUs.
             table: first.and_then(|file| Table::read(file, wanted).ok()),
             files,
@@ -114,7 +105,6 @@ impl Observer {
     /// What it did since its start.
     pub fn stat(&self) -> Result<Stat> {
         let threads = self.live.placement().threads().clone();
-        let steal = self.steal();
         let vcpus = threads.vcpus.iter().enumerate();
         let look = |tid| {
             let thread = self.tasks.look(tid).map(|thread| thread_stat(tid, thread));
@@ -125,10 +115,7 @@ impl Observer {
             pid: std::process::id(),
             uptime_ns: self.start.elapsed().as_nanos() as u64,
             vcpus: vcpus
-                .map(|(index, &tid)| {
-                    let steal = steal.get(index).copied().flatten();
-                    Ok(vcpu_stat(look(tid)?, steal, &self.counters(index)))
-                })
+                .map(|(index, &tid)| Ok(vcpu_stat(look(tid)?, self.steal, &self.counters(index))))
                 .collect::<Result<_>>()?,
             helpers: threads.helpers().map(look).collect::<Result<_>>()?,
         })
@@ -150,17 +137,6 @@ impl Observer {
         counters
             .and_then(|(table, file)| table.counters(file).ok())
             .unwrap_or_default()
-    }
-
-    /// The steal time of each vCPU as the guest reads it.
-    fn steal(&self) -> Vec<Option<u64>> {
-        if self.pv == Pv::None {
-            return Vec::new();
-        }
-        // A vCPU that does not come soon waits for the console's reader.
-        let addresses = self.live.control.steal_addresses().unwrap_or_default();
-        let read = |address| read_steal(&self.memory, address);
-        addresses.into_iter().map(|a| a.and_then(read)).collect()
     }
 }
 
@@ -196,7 +172,7 @@ pub fn share(part: u64, rest: u64) -> f64 {
     }
 }
 
-fn vcpu_stat(thread: ThreadStat, steal_ns: Option<u64>, counters: &Counters) -> VcpuStat {
+fn vcpu_stat(thread: ThreadStat, steal: bool, counters: &Counters) -> VcpuStat {
     let counter = |name: &str| counters.get(name).copied();
     let hits: BTreeMap<String, u64> = counters
         .iter()
@@ -209,29 +185,15 @@ fn vcpu_stat(thread: ThreadStat, steal_ns: Option<u64>, counters: &Counters) -> 
         other_cpu: counter("yield_other_cpu"),
     };
     VcpuStat {
+        // What KVM adds to the guest's steal time is the run delay of the vCPU's thread:
+        // arch/x86/kvm/x86.c, record_steal_time(). The guest and its vCPUs are left alone.
+        steal_ns: steal.then_some(thread.delay_ns),
         thread,
-        steal_ns,
         exits: counter("exits"),
         halts: counter("halt_exits"),
         spin_exits: counter("spin_exits"),
         yields: (yields != Yields::default()).then_some(yields),
     }
-}
-
-/// Reads struct kvm_steal_time; the kernel changes it only while the vCPU is about to run.
-fn read_steal(memory: &GuestMemory, address: u64) -> Option<u64> {
-    let version = || {
-        let at = GuestAddress(address.checked_add(STEAL_VERSION)?);
-        memory.read_obj::<u32>(at).ok()
-    };
-    for _ in 0..100 {
-        let before = version()?;
-        let steal = memory.read_obj::<u64>(GuestAddress(address)).ok()?;
-        if before & 1 == 0 && version()? == before {
-            return Some(steal);
-        }
-    }
-    None
 }
 
 #[cfg(test)]
@@ -250,7 +212,7 @@ mod tests {
             delay_share: share(1, 3),
         };
         let stock = Counters::from([("exits".into(), 5)]);
-        let stat = vcpu_stat(thread.clone(), None, &stock);
+        let stat = vcpu_stat(thread.clone(), false, &stock);
         let json = serde_json::to_value(&stat).unwrap();
         assert_eq!(
             (&json["exits"], &json["delay_share"]),
@@ -264,22 +226,11 @@ mod tests {
             ("yield_hits_ipi".into(), 2),
             ("yield_hits_relaxed".into(), 0),
         ]);
-        let yields = vcpu_stat(thread, None, &patched).yields.unwrap();
+        let stat = vcpu_stat(thread, true, &patched);
+        assert_eq!(stat.steal_ns, Some(stat.thread.delay_ns));
+        let yields = stat.yields.unwrap();
         let hits = [("ipi", 2), ("relaxed", 0)].map(|(n, v)| (n.to_string(), v));
         assert_eq!((yields.attempts, yields.hits), (Some(4), hits.into()));
         assert_eq!(yields.same_cpu, None);
-    }
-
-    #[test]
-    fn a_guest_may_put_its_steal_time_anywhere() {
-        let memory = crate::memory::allocate(32 << 20).unwrap();
-        memory.write_obj(77u64, GuestAddress(0x1000)).unwrap();
-        assert_eq!(read_steal(&memory, 0x1000), Some(77));
-        // In the midst of a change for ever.
-        memory.write_obj(1u32, GuestAddress(0x1008)).unwrap();
-        assert_eq!(read_steal(&memory, 0x1000), None);
-        for outside in [32 << 20, (32 << 20) - 8, !0x3f, u64::MAX] {
-            assert_eq!(read_steal(&memory, outside), None);
-        }
     }
 }

@@ -115,8 +115,8 @@ pub struct VcpuStat {
     /// Its thread's.
     #[serde(flatten)]
     pub thread: ThreadStat,
-    /// Time that the guest knows was taken from the vCPU, in ns: where it has KVM's
-    /// paravirtual steal time on.
+    /// Time that was taken from the vCPU, in ns, as a guest reads it that has KVM's
+    /// paravirtual steal time on: the run delay. Absent where the guest can't have it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steal_ns: Option<u64>,
     /// How often it left the guest.

@@ -1,12 +1,11 @@
-//! Brings vCPUs out of the guest: to pause them, and to have them look up what only
-//! their own threads can without a wait.
+//! Pauses a machine: brings its vCPUs out of the guest and its devices to rest.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use kvm_bindings::{Msrs, kvm_msr_entry};
 use kvm_ioctls::VcpuFd;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::signal::SIGRTMIN;
 
 use crate::exit::Ender;
@@ -16,66 +15,58 @@ use crate::{Error, Result};
 /// A kick can come just before a thread enters the guest, and is lost then: it is
 /// repeated this often.
 const KICK_INTERVAL: Duration = Duration::from_millis(1);
-/// After which time a vCPU that doesn't come is given up: its thread waits for
-/// somebody to read the console, perhaps.
-const LIMIT: Duration = Duration::from_secs(5);
-/// The same for a question: the answer isn't worth a longer wait.
-const QUESTION_LIMIT: Duration = Duration::from_millis(200);
-/// Linux's asm/kvm_para.h: where the guest wants its steal time; bit 0 is "enabled".
-const MSR_KVM_STEAL_TIME: u32 = 0x4b56_4d03;
-const STEAL_ADDRESS: u64 = !0x3f;
+/// After which time a thread that doesn't come is given up: it waits for a disk, perhaps.
+const LIMIT: Duration = Duration::from_secs(2);
 
 /// One vCPU.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 struct Vcpu {
     tid: Tid,
     parked: bool,
-    /// The last question that it answered.
-    answered: u64,
-    steal: Option<u64>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     vcpus: Vec<Vcpu>,
+    /// Whether the devices are at rest.
+    io_parked: bool,
     paused: bool,
-    /// The number of the last question.
-    question: u64,
 }
 
-/// All vCPUs of a machine.
+impl State {
+    fn at_rest(&self) -> bool {
+        self.io_parked && self.vcpus.iter().all(|vcpu| vcpu.parked)
+    }
+}
+
+/// All vCPUs and devices of a machine.
 pub struct Control {
     state: Mutex<State>,
     changed: Condvar,
     /// Whether a vCPU has to look at the state before it enters the guest.
     attention: AtomicBool,
+    /// Written when the thread of the devices has to look.
+    io_attention: EventFd,
     ender: Ender,
 }
 
 impl Control {
     /// For a machine that `ender` ends; it has no vCPUs yet.
-    pub fn new(ender: Ender) -> Self {
-        Self {
-            state: Mutex::new(State {
-                vcpus: Vec::new(),
-                paused: false,
-                question: 0,
-            }),
+    pub fn new(ender: Ender) -> Result<Self> {
+        let event = EventFd::new(EFD_NONBLOCK);
+        Ok(Self {
+            state: Mutex::default(),
             changed: Condvar::new(),
             attention: AtomicBool::new(false),
+            io_attention: event.map_err(Error::system("create an event"))?,
             ender,
-        }
+        })
     }
 
     /// Says which threads run the vCPUs.
     pub fn set_threads(&self, tids: &[Tid]) {
-        self.lock().vcpus = tids
-            .iter()
-            .map(|&tid| Vcpu {
-                tid,
-                ..Vcpu::default()
-            })
-            .collect();
+        let vcpu = |&tid| Vcpu { tid, parked: false };
+        self.lock().vcpus = tids.iter().map(vcpu).collect();
     }
 
     /// What the thread of vCPU `id` calls before each entry into the guest: returns
@@ -84,59 +75,66 @@ impl Control {
         if !self.attention.load(Ordering::Acquire) {
             return;
         }
-        let mut state = self.lock();
-        let mut clock_told = false;
-        loop {
-            let question = state.question;
-            let paused = state.paused;
-            let Some(vcpu) = state.vcpus.get_mut(usize::from(id)) else {
-                return;
-            };
-            let news = vcpu.parked != paused || vcpu.answered != question;
-            vcpu.parked = paused;
-            if vcpu.answered != question {
-                vcpu.answered = question;
-                vcpu.steal = steal_address(fd);
+        let park = |state: &mut State, parked| {
+            if let Some(vcpu) = state.vcpus.get_mut(usize::from(id)) {
+                vcpu.parked = parked;
             }
-            if news {
-                // Only then: other vCPUs that are parked wait for the same.
-                self.changed.notify_all();
-            }
-            if !paused || self.ender.ended().is_some() {
-                return;
-            }
-            if !std::mem::replace(&mut clock_told, true) {
-                // So that the guest's watchdog doesn't take the pause for a lockup.
-                // Fails where the guest doesn't use KVM's clock.
-                let _ = fd.kvmclock_ctrl();
-            }
-            state = self
-                .changed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
+        };
+        self.park(park, || {
+            // So that the guest's watchdog doesn't take the pause for a lockup.
+            // Fails where the guest doesn't use KVM's clock.
+            let _ = fd.kvmclock_ctrl();
+        });
     }
 
-    /// Takes all vCPUs out of the guest; returns when the last one is.
+    /// What the thread of the devices calls when [`Control::io_attention`] was written:
+    /// returns when they may go on, or the machine has ended.
+    pub fn attend_io(&self) {
+        let _ = self.io_attention.read();
+        self.park(|state, parked| state.io_parked = parked, || {});
+    }
+
+    /// Readable when the thread of the devices has to look.
+    pub fn io_attention(&self) -> &EventFd {
+        &self.io_attention
+    }
+
+    /// Waits while the machine is paused; `begin` is called before that.
+    fn park(&self, park: impl Fn(&mut State, bool), begin: impl FnOnce()) {
+        let mut state = self.lock();
+        let waits = |state: &State| state.paused && self.ender.ended().is_none();
+        if !waits(&state) {
+            return;
+        }
+        begin();
+        park(&mut state, true);
+        self.changed.notify_all();
+        let waited = self.changed.wait_while(state, |state| waits(state));
+        park(&mut waited.unwrap_or_else(PoisonError::into_inner), false);
+    }
+
+    /// Takes all vCPUs out of the guest and has devices begin nothing more; returns when all
+    /// stand still.
     pub fn pause(&self) -> Result<()> {
         let mut state = self.lock();
         state.paused = true;
+        self.ender.brake().pause(true);
         self.attention.store(true, Ordering::Release);
-        let parked = |state: &State| !state.paused || state.vcpus.iter().all(|v| v.parked);
-        match self.wait_for(state, LIMIT, parked) {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                self.resume();
-                Err(error)
-            }
+        // Fails only when 2^64 - 1 of them wait already.
+        let _ = self.io_attention.write(1);
+        let done = self.wait_for_rest(state);
+        if done.is_err() {
+            self.resume();
         }
+        done
     }
 
-    /// Lets them enter the guest again.
+    /// Lets them go on.
     pub fn resume(&self) {
         let mut state = self.lock();
         state.paused = false;
-        self.settle(&state);
+        self.ender.brake().pause(false);
+        self.attention.store(false, Ordering::Release);
         self.changed.notify_all();
     }
 
@@ -145,58 +143,34 @@ impl Control {
         self.lock().paused
     }
 
-    /// Wakes the vCPUs that are paused: the machine has ended.
+    /// Wakes those that are paused: the machine has ended.
     pub fn wake(&self) {
-        // Under the lock: who has just looked whether it has ended waits by now.
+        // Under the lock: whoever has just looked whether it has ended waits by now.
         let _state = self.lock();
         self.changed.notify_all();
     }
 
-    /// Where the guest wants each vCPU's steal time in its memory; none where it has
-    /// not enabled that. It takes every vCPU out of the guest for a moment.
-    pub fn steal_addresses(&self) -> Result<Vec<Option<u64>>> {
-        let mut state = self.lock();
-        state.question += 1;
-        self.attention.store(true, Ordering::Release);
-        self.changed.notify_all();
-        let question = state.question;
-        let answered = move |state: &State| state.vcpus.iter().all(|v| v.answered >= question);
-        let state = self.wait_for(state, QUESTION_LIMIT, answered)?;
-        self.settle(&state);
-        Ok(state.vcpus.iter().map(|v| v.steal).collect())
-    }
-
-    /// Ends the attention that nobody needs any more.
-    fn settle(&self, state: &State) {
-        let answered = state.vcpus.iter().all(|v| v.answered == state.question);
-        self.attention
-            .store(state.paused || !answered, Ordering::Release);
-    }
-
-    fn wait_for<'a>(
-        &'a self,
-        mut state: MutexGuard<'a, State>,
-        time: Duration,
-        done: impl Fn(&State) -> bool,
-    ) -> Result<MutexGuard<'a, State>> {
-        let limit = Instant::now() + time;
-        while !done(&state) {
+    /// Waits until all stand still. Somebody may let them go on meanwhile.
+    fn wait_for_rest(&self, mut state: MutexGuard<State>) -> Result<()> {
+        let limit = Instant::now() + LIMIT;
+        while state.paused && !state.at_rest() {
             if self.ender.ended().is_some() {
                 return Err(Error::Gone("the machine has ended".into()));
             }
             if Instant::now() > limit {
                 return Err(Error::Busy(format!(
-                    "a vCPU did not leave the guest in {time:?}: does anybody read the console?"
+                    "the machine does not come to rest in {LIMIT:?}: does somebody read its \
+                     console, and do its disks answer?"
                 )));
             }
-            let inside = state.vcpus.iter().filter(|v| !v.parked);
-            inside.for_each(|v| kick(v.tid));
+            let inside = state.vcpus.iter().filter(|vcpu| !vcpu.parked);
+            inside.for_each(|vcpu| kick(vcpu.tid));
             (state, _) = self
                 .changed
                 .wait_timeout(state, KICK_INTERVAL)
                 .unwrap_or_else(PoisonError::into_inner);
         }
-        Ok(state)
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -210,16 +184,4 @@ fn kick(tid: Tid) {
     // SAFETY: tgkill has no memory of ours to do with; if the thread has ended it
     // reaches another of this process at most, where the signal's handler does nothing.
     unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, SIGRTMIN()) };
-}
-
-fn steal_address(fd: &VcpuFd) -> Option<u64> {
-    let entry = kvm_msr_entry {
-        index: MSR_KVM_STEAL_TIME,
-        ..Default::default()
-    };
-    let mut msrs = Msrs::from_entries(&[entry]).ok()?;
-    // A KVM without the feature, or one that the guest doesn't see, gives none.
-    fd.get_msrs(&mut msrs).ok().filter(|&n| n == 1)?;
-    let value = msrs.as_slice().first()?.data;
-    (value & 1 == 1).then_some(value & STEAL_ADDRESS)
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use event_manager::SubscriberOps;
 use kvm_ioctls::VcpuFd;
@@ -11,7 +11,7 @@ use vmm_sys_util::signal::{Killable, SIGRTMIN};
 use super::gate::{Gate, own_tid};
 use super::live::Live;
 use super::vcpu;
-use super::watches::{Loop, event_loop};
+use super::watches::{Loop, PauseWatch, event_loop};
 use crate::api::server::Server;
 use crate::builder::Worker;
 use crate::bus::Buses;
@@ -24,6 +24,9 @@ use crate::{Error, Result};
 /// How long to wait before vCPUs that still run are kicked again.
 const KICK_INTERVAL: Duration = Duration::from_millis(1);
 
+/// How long a thread may take to end.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Ends the machine when a thread ends, whatever the reason.
 struct EndAtExit(Ender);
 
@@ -33,7 +36,7 @@ impl Drop for EndAtExit {
     }
 }
 
-/// The threads of a machine. They wait at a gate, and confine themselves behind it.
+/// The threads of a machine. They confine themselves between two gates.
 pub struct Crew {
     live: Arc<Live>,
     /// Where they wait.
@@ -57,6 +60,7 @@ impl Crew {
 
     pub fn start_io(&mut self, workers: Vec<Worker>, console: Console, role: Role) -> Result<()> {
         let mut events = event_loop(&self.live.ender)?;
+        events.add_subscriber(Box::new(PauseWatch(self.live.clone())));
         events.add_subscriber(Box::new(console));
         for worker in workers {
             events.add_subscriber(worker);
@@ -103,12 +107,8 @@ impl Crew {
         let thread = thread::Builder::new()
             .name(name)
             .spawn(move || {
-                if !gate.pass(number) {
-                    return;
-                }
-                match filters.confine(role) {
-                    Ok(()) => body(&at_exit.0),
-                    Err(error) => log::error!("{error}"),
+                if gate.pass(number, || filters.confine(role)) {
+                    body(&at_exit.0);
                 }
             })
             .map_err(Error::system("start a thread"))?;
@@ -127,16 +127,28 @@ impl Crew {
         }
     }
 
-    /// Ends all threads; that is a crash if there is no other reason yet.
+    /// Has all threads confine themselves, this one too.
+    pub fn confine(&self, filters: &Filters, role: Role) -> Result<()> {
+        filters.confine(role)?;
+        self.gate.confine(self.threads.len())
+    }
+
+    /// Ends all threads; that is a crash if there is no other reason yet. One that does not
+    /// end in time is left to the end of the process.
     pub fn stop(self) -> End {
         let ender = &self.live.ender;
         let end = ender.ended().unwrap_or(End::Crash);
         ender.end(end);
-        self.gate.open(false);
+        self.gate.end();
         self.live.control.wake();
+        let limit = Instant::now() + PATIENCE;
         // A kick can come just before a thread enters the guest or a system call:
         // it is repeated until all have ended.
         while self.threads.iter().any(|thread| !thread.is_finished()) {
+            if Instant::now() > limit {
+                log::error!("a disk, tap or terminal does not answer: its thread is left behind");
+                return end;
+            }
             for thread in self.threads.iter().filter(|thread| !thread.is_finished()) {
                 let _ = thread.kill(SIGRTMIN());
             }

@@ -23,7 +23,7 @@ struct Stop {
 
 /// The machine.
 pub struct Live {
-    /// Its vCPUs.
+    /// Its vCPUs and devices, to pause them.
     pub control: Control,
     /// How the guest is asked to power off.
     pub power_button: PowerButton,
@@ -48,7 +48,7 @@ impl Live {
         stop_timeout: Duration,
     ) -> Result<Arc<Self>> {
         Ok(Arc::new(Self {
-            control: Control::new(ender.clone()),
+            control: Control::new(ender.clone())?,
             power_button,
             ender,
             stop_timeout,
@@ -67,7 +67,7 @@ impl Live {
         self.placement().begin(threads, &sched.first, launch)
     }
 
-    /// Takes the vCPUs out of the guest. A machine that is about to end can't wait so.
+    /// Has vCPUs and devices stand still. A machine that is about to end can't wait so.
     pub fn pause(&self) -> Result<()> {
         if self.stopping() {
             return Err(Error::Gone("the machine is being stopped".into()));

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -41,6 +41,19 @@ impl MutEventSubscriber for EndWatch {
     fn process(&mut self, _events: Events, _ops: &mut EventOps) {}
 }
 
+/// Has the devices stand still while the machine is paused.
+pub struct PauseWatch(pub Arc<Live>);
+
+impl MutEventSubscriber for PauseWatch {
+    fn init(&mut self, ops: &mut EventOps) {
+        let _ = ops.add(Events::new(self.0.control.io_attention(), EventSet::IN));
+    }
+
+    fn process(&mut self, _events: Events, _ops: &mut EventOps) {
+        self.0.control.attend_io();
+    }
+}
+
 /// A signal that ends the machine, or has the guest asked to power off.
 pub struct SignalWatch {
     signal: i32,
@@ -68,7 +81,8 @@ impl SignalWatch {
         let end = End::Signal(self.signal);
         match self.signal {
             SIGINT if self.live.stopping() => self.live.ender.end(end),
-            SIGINT | SIGTERM => self.live.stop(self.live.stop_timeout, end),
+            // A terminal that goes away is no power cut.
+            SIGINT | SIGTERM | SIGHUP => self.live.stop(self.live.stop_timeout, end),
             _ => self.live.ender.end(end),
         }
     }

@@ -2,19 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use libc::{
-    AF_UNIX, F_GETFD, FIONBIO, PROT_EXEC, SYS_accept4, SYS_brk, SYS_clock_gettime,
-    SYS_clock_nanosleep, SYS_close, SYS_connect, SYS_epoll_ctl, SYS_epoll_pwait, SYS_epoll_wait,
-    SYS_exit, SYS_exit_group, SYS_fallocate, SYS_fcntl, SYS_fdatasync, SYS_fstat, SYS_futex,
-    SYS_getdents64, SYS_getpid, SYS_getpriority, SYS_getrandom, SYS_gettid, SYS_gettimeofday,
-    SYS_ioctl, SYS_lseek, SYS_madvise, SYS_mmap, SYS_mprotect, SYS_mremap, SYS_munmap,
-    SYS_newfstatat, SYS_openat, SYS_prctl, SYS_pread64, SYS_pwrite64, SYS_read, SYS_recvfrom,
-    SYS_restart_syscall, SYS_rmdir, SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_sched_getaffinity,
-    SYS_sched_getattr, SYS_sched_setaffinity, SYS_sched_setattr, SYS_sched_yield, SYS_seccomp,
-    SYS_sendto, SYS_setgroups, SYS_setresgid, SYS_setresuid, SYS_setsockopt, SYS_shutdown,
-    SYS_sigaltstack, SYS_socket, SYS_statx, SYS_tgkill, SYS_unlink, SYS_unlinkat, SYS_write,
-    TCGETS, TCGETS2, TCSETS, TCSETS2, TUNSETOFFLOAD,
-};
+// Above all SYS_*, of which most are here.
+use libc::*;
 use seccompiler::SeccompCmpArgLen::{Dword, Qword};
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
@@ -26,10 +15,8 @@ use crate::config::Seccomp;
 
 /// `_IO(KVMIO, 0x80)`: what a running vCPU's thread asks of KVM.
 const KVM_RUN: u64 = 0xae80;
-/// `_IO(KVMIO, 0xad)`, `_IOWR(KVMIO, 0x88, struct kvm_msrs)`: when it is paused, and asked
-/// for its steal time.
+/// `_IO(KVMIO, 0xad)`: when it is paused.
 const KVM_KVMCLOCK_CTRL: u64 = 0xaead;
-const KVM_GET_MSRS: u64 = 0xc008_ae88;
 
 /// What a thread does to give up its rights and to take its own filter.
 const CONFINING: [i64; 5] = [
@@ -96,6 +83,8 @@ fn common() -> Vec<Allow> {
         any(SYS_sched_yield),
         // The allocator asks how many CPUs there are.
         any(SYS_sched_getaffinity),
+        // Whether somebody reads what is logged.
+        any(SYS_ppoll),
         // Where the vDSO cannot tell the time.
         any(SYS_clock_gettime),
         any(SYS_gettimeofday),
@@ -127,7 +116,7 @@ fn events() -> Vec<Allow> {
 
 /// A vCPU's thread: the guest, and registers of devices.
 fn vcpu() -> Vec<Allow> {
-    [KVM_RUN, KVM_KVMCLOCK_CTRL, KVM_GET_MSRS]
+    [KVM_RUN, KVM_KVMCLOCK_CTRL]
         .map(|request| only(SYS_ioctl, 1, request))
         .into()
 }

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::ops::{Deref, DerefMut};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Output, Stdio};
 use std::time::Duration;
 
@@ -110,23 +110,32 @@ fn input_may_be_a_file() {
 /// A driver for virtio-mmio in a dozen writes: reads sector 1 of the disk, and prints its
 /// first and its last byte.
 pub fn read_sector_1() -> Payload {
-    const HEADER: u32 = 0x30_3000;
-    const DATA: u32 = 0x30_4000;
-    const STATUS: u32 = 0x30_5000;
+    request(0, 1).print_from(DATA).print_from(DATA + 511)
+}
+
+/// The same, but it writes a sector and prints the status.
+fn write_sector(sector: u32) -> Payload {
+    request(1, sector).print_from(STATUS)
+}
+
+const HEADER: u32 = 0x30_3000;
+const DATA: u32 = 0x30_4000;
+const STATUS: u32 = 0x30_5000;
+
+/// Has the disk read (type 0) or write (type 1) a sector, and waits for it.
+fn request(kind: u32, sector: u32) -> Payload {
     let ring = Ring(0x30_0000);
+    let direction = if kind == 0 { WRITE } else { 0 };
     Payload::default()
         .set_up(virtio(0), 0, &[ring])
-        // Type 0 (read), sector 1.
-        .poke32(HEADER, 0)
-        .poke32(HEADER + 8, 1)
+        .poke32(HEADER, kind)
+        .poke32(HEADER + 8, sector)
         .poke32(STATUS, 0xff)
         .describe(ring, 0, HEADER, 16, NEXT | 1 << 16)
-        .describe(ring, 1, DATA, 512, NEXT | WRITE | 2 << 16)
+        .describe(ring, 1, DATA, 512, NEXT | direction | 2 << 16)
         .describe(ring, 2, STATUS, 1, WRITE)
         .offer(virtio(0), 0, ring, &[0])
         .wait_for_change(STATUS, 0xff)
-        .print_from(DATA)
-        .print_from(DATA + 511)
 }
 
 /// A disk with a sector of zeros (digits), and one of ones.
@@ -191,6 +200,19 @@ pub struct Running {
     _kernel: NamedTempFile,
 }
 
+impl Running {
+    /// Waits for the guest's first byte.
+    fn of(vmm: Child, kernel: NamedTempFile) -> Self {
+        let mut running = Self {
+            vmm,
+            _kernel: kernel,
+        };
+        let output = running.vmm.stdout.as_mut().unwrap();
+        output.read_exact(&mut [0]).unwrap();
+        running
+    }
+}
+
 impl Deref for Running {
     type Target = Child;
 
@@ -221,14 +243,7 @@ pub fn start(payload: Payload, options: &[&str]) -> Running {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut running = Running {
-        vmm: child,
-        _kernel: kernel,
-    };
-    let mut byte = [0];
-    let output = running.vmm.stdout.as_mut().unwrap();
-    output.read_exact(&mut byte).unwrap();
-    running
+    Running::of(child, kernel)
 }
 
 #[track_caller]
@@ -254,6 +269,86 @@ fn signals_end_a_machine() {
     }
 }
 
+/// A halting guest, started by a program that has first called `prepare` on each signal.
+fn start_after(prepare: fn(i32)) -> Running {
+    let kernel = Payload::default().print("x").halt().elf();
+    let mut command = vmm(kernel.path());
+    command.args(["--stop-timeout", "0"]).stdout(Stdio::piped());
+    let all = move || {
+        (1..=40).for_each(prepare);
+        Ok(())
+    };
+    // SAFETY: what runs in the child before it becomes another program is a system call.
+    unsafe { command.pre_exec(all) };
+    Running::of(command.spawn().unwrap(), kernel)
+}
+
+fn block(signal: i32) {
+    // SAFETY: the set is a local one.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, signal);
+        libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
+    }
+}
+
+fn ignore(signal: i32) {
+    if signal != libc::SIGTERM {
+        // SAFETY: ignoring a signal runs no code.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+}
+
+#[test]
+fn signals_that_the_starter_blocked_arrive() {
+    if no_kvm() {
+        return;
+    }
+    for signal in [Signal::TERM, Signal::QUIT] {
+        assert_ended_by(start_after(block), signal);
+    }
+}
+
+#[test]
+fn signals_that_the_starter_ignores_stay_ignored() {
+    if no_kvm() {
+        return;
+    }
+    let running = start_after(ignore);
+    for signal in [Signal::HUP, Signal::INT, Signal::QUIT] {
+        kill_process(Pid::from_child(&running), signal).unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert_ended_by(running, Signal::TERM);
+}
+
+/// Sector 4096 lies beyond what the process may write.
+#[test]
+fn a_file_that_may_not_grow_is_an_error_of_the_guests_disk() {
+    if no_kvm() {
+        return;
+    }
+    let disk = NamedTempFile::new().unwrap();
+    disk.as_file().set_len(4 << 20).unwrap();
+    let kernel = write_sector(4096).power_off().elf();
+    let mut command = vmm(kernel.path());
+    command.arg("--disk").arg(disk.path());
+    let limit = || {
+        let bytes = libc::rlimit {
+            rlim_cur: 1 << 20,
+            rlim_max: 1 << 20,
+        };
+        // SAFETY: the kernel reads one rlimit.
+        unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &bytes) };
+        Ok(())
+    };
+    // SAFETY: what runs in the child before it becomes another program is a system call.
+    unsafe { command.pre_exec(limit) };
+    // VIRTIO_BLK_S_IOERR
+    assert_end(&command.output().unwrap(), 0, "\x01");
+}
+
 #[test]
 fn a_second_interrupt_ends_a_machine_at_once() {
     if no_kvm() {
@@ -273,7 +368,7 @@ fn a_signal_presses_the_power_button() {
     if no_kvm() {
         return;
     }
-    for signal in [Signal::TERM, Signal::INT] {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let payload = Payload::default().print("x").wait_for_power_button();
         let options = ["--stop-timeout", "100000"];
         let mut running = start(payload.print("y").power_off(), &options);

@@ -9,6 +9,7 @@ mod config;
 mod confinement;
 mod disk;
 mod guests;
+mod hostile;
 mod net;
 mod payload;
 mod refusals;

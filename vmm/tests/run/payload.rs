@@ -12,8 +12,6 @@ const PM1_CONTROL: u16 = 0x604;
 pub const RESET: u16 = 0x608;
 /// The panic device: 1 is a panic.
 pub const PVPANIC: u16 = 0x505;
-/// Linux's asm/kvm_para.h.
-const MSR_KVM_STEAL_TIME: u32 = 0x4b56_4d03;
 /// Sleep type 5 with "sleep enable".
 const S5: u16 = 1 << 13 | 5 << 10;
 
@@ -79,6 +77,11 @@ impl Payload {
     /// Sets up a virtio device with these queues, as a driver of version 1 with these
     /// features.
     pub fn set_up(self, device: u32, features: u32, rings: &[Ring]) -> Self {
+        self.set_up_with(device, features, rings, 4)
+    }
+
+    /// The same with queues of `size` descriptors.
+    pub fn set_up_with(self, device: u32, features: u32, rings: &[Ring], size: u32) -> Self {
         // Acknowledge, driver; features, and VERSION_1; FEATURES_OK.
         let mut writes = vec![(0x70, 3), (0x24, 0), (0x20, features)];
         writes.extend([(0x24, 1), (0x20, 1), (0x70, 11)]);
@@ -88,7 +91,7 @@ impl Payload {
                 (0x90, ring.0 + 0x1000),
                 (0xa0, ring.0 + 0x2000),
             ];
-            writes.extend([(0x30, index), (0x38, 4)]);
+            writes.extend([(0x30, index), (0x38, size)]);
             writes.extend(addresses);
             writes.push((0x44, 1));
         }
@@ -121,6 +124,12 @@ impl Payload {
             .poke32(device + 0x50, number)
     }
 
+    /// Offers the chain that begins at descriptor 0 `count` times, and rings the doorbell.
+    pub fn offer_first(self, device: u32, ring: Ring, count: u16) -> Self {
+        self.poke32(ring.0 + 0x1000, u32::from(count) << 16)
+            .poke32(device + 0x50, 0)
+    }
+
     /// Waits until the byte at `address` is another one than `value`.
     pub fn wait_for_change(self, address: u32, value: u8) -> Self {
         self.code(&[0xbb])
@@ -146,15 +155,6 @@ impl Payload {
             .code(&[0xc1, 0xe9, 31]) // shr ecx, 31
             .port(COM1)
             .code(&[0x89, 0xc8, 0x04, b'0', 0xee]) // mov eax, ecx; add al, '0'; out dx, al
-    }
-
-    /// Has KVM keep the vCPU's steal time at `address`.
-    pub fn enable_steal_time(self, address: u32) -> Self {
-        self.code(&[0xb9])
-            .code(&MSR_KVM_STEAL_TIME.to_le_bytes()) // mov ecx, MSR
-            .code(&[0xb8])
-            .code(&(address | 1).to_le_bytes()) // mov eax, address | enabled
-            .code(&[0x31, 0xd2, 0x0f, 0x30]) // xor edx, edx; wrmsr
     }
 
     /// Prints the byte at `address`.
