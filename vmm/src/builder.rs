@@ -4,7 +4,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use event_manager::MutEventSubscriber;
-use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region};
+use kvm_bindings::{
+    KVM_CAP_PMU_CAPABILITY, KVM_PIT_SPEAKER_DUMMY, KVM_PMU_CAP_DISABLE, kvm_enable_cap,
+    kvm_pit_config, kvm_userspace_memory_region,
+};
 use kvm_ioctls::{IoEventAddress, Kvm, VcpuFd, VmFd};
 use virtio_bindings::virtio_mmio::VIRTIO_MMIO_QUEUE_NOTIFY;
 use virtio_queue::{Queue, QueueT};
@@ -102,7 +105,7 @@ pub fn build(config: Config, mut resources: Resources) -> Result<Machine> {
     let (vsock, vsock_socket) = resources.vsock.map(Vsock::split).unzip();
     let workers = add_virtio(slots, resources.disks, resources.nets, vsock, config.rng)?;
     Ok(Machine {
-        vcpus: create_vcpus(&kvm, &vm, config.cpus, config.pv, entry)?,
+        vcpus: create_vcpus(&kvm, &vm, &config, entry)?,
         buses: Arc::new(buses),
         workers,
         console,
@@ -302,8 +305,27 @@ impl Slots<'_> {
     }
 }
 
-fn create_vcpus(kvm: &Kvm, vm: &VmFd, count: u8, pv: Pv, entry: u64) -> Result<Vec<VcpuFd>> {
-    let features = cpuid::supported(kvm, pv)?;
+/// Where KVM can, it does nothing for performance counters that the guest doesn't see.
+fn disable_pmu(vm: &VmFd) -> Result<()> {
+    let can = vm.check_extension_raw(KVM_CAP_PMU_CAPABILITY.into());
+    if can & KVM_PMU_CAP_DISABLE as i32 == 0 {
+        return Ok(());
+    }
+    let disable = kvm_enable_cap {
+        cap: KVM_CAP_PMU_CAPABILITY,
+        args: [KVM_PMU_CAP_DISABLE.into(), 0, 0, 0],
+        ..Default::default()
+    };
+    vm.enable_cap(&disable)
+        .map_err(Error::kvm("disable performance counters"))
+}
+
+fn create_vcpus(kvm: &Kvm, vm: &VmFd, config: &Config, entry: u64) -> Result<Vec<VcpuFd>> {
+    let count = config.cpus;
+    if !config.cpu.pmu.0 {
+        disable_pmu(vm)?;
+    }
+    let features = cpuid::supported(kvm, config.pv, config.cpu)?;
     (0..count)
         .map(|id| {
             let fd = vm

@@ -4,6 +4,7 @@
 //! file; here they are seen together. What they name is opened by [`crate::resources`].
 
 pub mod args;
+mod cpu;
 pub mod disk;
 pub mod file;
 pub(crate) mod keys;
@@ -19,6 +20,7 @@ use crate::{Error, Result};
 use args::STOP_TIMEOUT;
 
 pub use args::RunArgs;
+pub use cpu::CpuArg;
 pub use disk::{DiskArg, DiskId};
 pub use sched::SchedConfig;
 pub use values::{Id, NetArg, Pv, Seccomp, VmName, VsockArg};
@@ -40,6 +42,8 @@ pub struct Config {
     pub rng: bool,
     /// Number of vCPUs.
     pub cpus: u8,
+    /// What they have beyond the ordinary.
+    pub cpu: CpuArg,
     /// Bytes of memory.
     pub mem: u64,
     /// The kernel's command line.
@@ -98,6 +102,7 @@ impl TryFrom<RunArgs> for Config {
             vsock: args.vsock,
             rng: args.rng.unwrap_or_default(),
             cpus: args.cpus.unwrap_or_default().get(),
+            cpu: args.cpu.unwrap_or_default(),
             mem: args.mem.unwrap_or_default().0,
             cmdline: args.cmdline.unwrap_or_default().to_string(),
             pv: args.pv.unwrap_or_default(),

@@ -71,7 +71,7 @@ pub fn run(machine: Machine, named: Option<(VmName, UnixListener)>) -> Result<En
     };
     let server = named.map(|(name, listener)| {
         let observer = Observer::new(live.clone(), name, machine.pv, machine.mem, &machine.vcpus);
-        observer.map(|observer| Server { listener, observer })
+        observer.and_then(|observer| Server::new(listener, observer))
     });
     let server = server.transpose()?;
     let mut crew = Crew::new(live.clone(), machine.sandbox.filters());

@@ -2,18 +2,22 @@
 //!
 //! The lock says that the name is taken; the kernel lets go of it when its process ends,
 //! however that is. What a killed vmm left is taken over by the next machine of the name:
-//! the socket, and the control group that the lock's file tells of.
+//! the sockets, and the control group that the lock's file tells of.
+//!
+//! Files are removed through the folder's descriptor, and only such as these can be: the
+//! process may have another root by then, and others may write to the folder.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use rustix::fs::Mode;
-use rustix::process::umask;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, open, openat, statat, unlinkat};
+use rustix::process::{geteuid, umask};
 
 use crate::config::VmName;
 use crate::sched::Group;
@@ -22,6 +26,8 @@ use crate::{Error, Result};
 /// Where the folder is unless the user says otherwise.
 pub const DEFAULT: &str = "/run/vmfirst";
 
+/// What the names of a machine's sockets end in: the API's, and the console's.
+const SOCKETS: [&str; 2] = [".sock", ".console"];
 /// Longest content of a lock's file, in bytes: the process's id and a path.
 const RECORD_MAX: u64 = 8192;
 /// How often a lock is tried before its name is taken.
@@ -33,14 +39,16 @@ const BETWEEN: Duration = Duration::from_millis(10);
 pub struct RunDir(PathBuf);
 
 impl RunDir {
-    /// The folder at `path`; it need not be there yet.
+    /// The folder at `path`; it need not be there yet. Wherever a process that is handed the
+    /// path works, it is this folder.
     pub fn new(path: &Path) -> Self {
-        Self(path.into())
+        // Fails only where the working folder is gone: then nothing is found there either.
+        Self(std::path::absolute(path).unwrap_or_else(|_| path.into()))
     }
 
     /// The API's socket of the machine called `name`.
     pub fn socket(&self, name: &VmName) -> PathBuf {
-        self.0.join(format!("{name}.sock"))
+        self.0.join(format!("{name}{}", SOCKETS[0]))
     }
 
     /// Names that have a socket, in order; their machines may have ended.
@@ -51,7 +59,7 @@ impl RunDir {
         };
         let name = |entry: fs::DirEntry| {
             let file = entry.file_name();
-            file.to_str()?.strip_suffix(".sock")?.parse().ok()
+            file.to_str()?.strip_suffix(SOCKETS[0])?.parse().ok()
         };
         let mut names: Vec<VmName> = entries.flatten().filter_map(name).collect();
         names.sort();
@@ -67,13 +75,10 @@ impl RunDir {
             .create(&self.0)
             .map_err(Error::file("make", "folder", &self.0))?;
         let mut claim = self.lock(name)?;
-        remove(&claim.socket);
+        claim.remove_sockets();
         claim.record(cgroup)?;
-        // Not from anybody's first moment on may others connect.
-        let before = umask(Mode::from_raw_mode(0o177));
-        let listener = UnixListener::bind(&claim.socket);
-        umask(before);
-        let listener = listener.map_err(Error::file("listen on", "socket", &claim.socket))?;
+        let socket = self.socket(name);
+        let listener = listen(&socket).map_err(Error::file("listen on", "socket", &socket))?;
         Ok((claim, listener))
     }
 
@@ -83,11 +88,15 @@ impl RunDir {
     }
 
     fn lock(&self, name: &VmName) -> Result<Claim> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = open(&self.0, flags, Mode::empty())
+            .map_err(|error| Error::file("open", "folder", &self.0)(error.into()))?;
         let path = self.0.join(format!("{name}.lock"));
         Ok(Claim {
-            lock: take_lock(&path, name)?,
+            lock: take_lock(&folder, &path, name)?,
+            folder,
             path,
-            socket: self.socket(name),
+            name: name.clone(),
         })
     }
 
@@ -97,12 +106,23 @@ impl RunDir {
     }
 }
 
+/// Listens at a socket to which only this user can connect, from its first moment on. To be
+/// called before other threads are started.
+pub fn listen(path: &Path) -> io::Result<UnixListener> {
+    let before = umask(Mode::from_raw_mode(0o177));
+    let listener = UnixListener::bind(path);
+    umask(before);
+    listener
+}
+
 /// A name that is this process's until this is dropped.
 #[derive(Debug)]
 pub struct Claim {
+    folder: OwnedFd,
     lock: File,
+    /// Where the lock is, for messages.
     path: PathBuf,
-    socket: PathBuf,
+    name: VmName,
 }
 
 impl Claim {
@@ -123,32 +143,44 @@ impl Claim {
             .and_then(|()| self.lock.write_all_at(record.as_bytes(), 0))
             .map_err(fail)
     }
+
+    /// What can't be removed is taken over by the next machine of the name.
+    fn remove_sockets(&self) {
+        for end in SOCKETS {
+            let name = format!("{}{end}", self.name);
+            let file = statat(&self.folder, &name, AtFlags::SYMLINK_NOFOLLOW);
+            if file.is_ok_and(|f| FileType::from_raw_mode(f.st_mode) == FileType::Socket) {
+                let _ = unlinkat(&self.folder, &name, AtFlags::empty());
+            }
+        }
+    }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        remove(&self.socket);
+        self.remove_sockets();
         // Before the lock ends with its file: afterwards this may be another's.
-        remove(&self.path);
+        if is_at(&self.folder, &lock_name(&self.name), &self.lock) {
+            let _ = unlinkat(&self.folder, lock_name(&self.name), AtFlags::empty());
+        }
     }
 }
 
-/// What can't be removed is taken over by the next machine of the name.
-fn remove(path: &Path) {
-    let _ = fs::remove_file(path);
+fn lock_name(name: &VmName) -> String {
+    format!("{name}.lock")
 }
 
-fn take_lock(path: &Path, name: &VmName) -> Result<File> {
+/// Whether `file` is what is called `name` in `folder`.
+fn is_at(folder: &OwnedFd, name: &str, file: &File) -> bool {
+    let there = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW);
+    let ours = file.metadata();
+    ours.is_ok_and(|ours| there.is_ok_and(|t| (t.st_dev, t.st_ino) == (ours.dev(), ours.ino())))
+}
+
+fn take_lock(folder: &OwnedFd, path: &Path, name: &VmName) -> Result<File> {
     let mut tries = TRIES;
     loop {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .map_err(Error::file("open", "lock", path))?;
+        let file = open_lock(folder, name).map_err(Error::file("open", "lock", path))?;
         match file.try_lock() {
             Ok(()) => {}
             // Perhaps somebody tidies up behind the last one of the name.
@@ -168,18 +200,32 @@ fn take_lock(path: &Path, name: &VmName) -> Result<File> {
             }
         }
         // The one that had it may have removed the file since it was opened.
-        let same = |a: fs::Metadata, b: fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
-        if let (Ok(ours), Ok(there)) = (file.metadata(), fs::metadata(path))
-            && same(ours, there)
-        {
+        if is_at(folder, &lock_name(name), &file) {
             return Ok(file);
         }
     }
 }
 
+/// Opens a lock that is this user's alone: whoever else can write to the folder could have put
+/// something there that leads elsewhere.
+fn open_lock(folder: &OwnedFd, name: &VmName) -> io::Result<File> {
+    let flags =
+        OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mode = Mode::RUSR | Mode::WUSR;
+    let file = File::from(openat(folder, lock_name(name), flags, mode)?);
+    let found = file.metadata()?;
+    let ours = found.is_file() && found.nlink() <= 1 && found.uid() == geteuid().as_raw();
+    match ours {
+        true => Ok(file),
+        false => Err(io::Error::other(
+            "it is no file of this user's alone; remove it",
+        )),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{PermissionsExt, symlink};
     use std::os::unix::net::UnixStream;
 
     use super::*;
@@ -194,7 +240,8 @@ mod tests {
         let run_dir = RunDir::new(&folder.path().join("run"));
         assert!(run_dir.names().unwrap().is_empty());
         let (claim, _listener) = run_dir.claim(&name("web"), None).unwrap();
-        let mode = fs::metadata(&claim.socket).unwrap().permissions().mode();
+        let socket = run_dir.socket(&name("web"));
+        let mode = fs::metadata(socket).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(run_dir.names().unwrap(), [name("web")]);
         let again = run_dir.claim(&name("web"), None).unwrap_err().to_string();
@@ -215,5 +262,30 @@ mod tests {
         drop(listener);
         let (_claim, _listener) = run_dir.claim(&name("web"), None).unwrap();
         UnixStream::connect(run_dir.socket(&name("web"))).unwrap();
+    }
+
+    #[test]
+    fn a_lock_that_leads_elsewhere_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let run_dir = RunDir::new(folder.path());
+        let theirs = folder.path().join("theirs");
+        fs::write(&theirs, "precious").unwrap();
+        symlink(&theirs, folder.path().join("a.lock")).unwrap();
+        fs::hard_link(&theirs, folder.path().join("b.lock")).unwrap();
+        for taken in ["a", "b"] {
+            let refused = run_dir.claim(&name(taken), None).unwrap_err().to_string();
+            assert!(refused.contains("cannot open lock"), "{refused}");
+        }
+        assert_eq!(fs::read_to_string(theirs).unwrap(), "precious");
+    }
+
+    #[test]
+    fn what_is_no_socket_is_never_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let run_dir = RunDir::new(folder.path());
+        let theirs = run_dir.socket(&name("web"));
+        fs::write(&theirs, "precious").unwrap();
+        assert!(run_dir.claim(&name("web"), None).is_err());
+        assert_eq!(fs::read_to_string(theirs).unwrap(), "precious");
     }
 }

@@ -1,18 +1,13 @@
 //! As much of HTTP/1.1 as an API on a Unix socket takes: one request a connection.
 
-use std::io::{self, Read, Write};
-use std::time::{Duration, Instant};
+use std::io;
 
 use httparse::{EMPTY_HEADER, Header, Status as Parsed};
 
 /// Longest head of a request or response, and longest body of a request, in bytes.
 const HEAD_MAX: usize = 16 * 1024;
 const BODY_MAX: usize = 64 * 1024;
-/// Longest response that a client takes.
-const RESPONSE_MAX: u64 = 64 << 20;
 const HEADERS_MAX: usize = 64;
-/// How long a client may take for its request.
-pub const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -80,43 +75,28 @@ fn body_length(headers: &[Header]) -> Result<usize, Refusal> {
     }
 }
 
-/// Reads a request; `stopped` ends that early.
-pub fn read(from: &mut impl Read, stopped: impl Fn() -> bool) -> Result<Request, Refusal> {
-    let limit = Instant::now() + PATIENCE;
-    let mut bytes = Vec::new();
-    let mut buffer = [0; 4096];
-    loop {
-        match from.read(&mut buffer) {
-            Ok(0) => return Err((400, "the request is not complete")),
-            Ok(n) => bytes.extend(&buffer[..n]),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return Err((408, "the request did not come in time")),
-        }
-        if let Some(request) = parse(&bytes)? {
-            return Ok(request);
-        }
-        if stopped() || Instant::now() > limit {
-            return Err((408, "the request did not come in time"));
-        }
+/// A request of which not everything is there yet.
+#[derive(Debug, Default)]
+pub struct Arriving(Vec<u8>);
+
+impl Arriving {
+    /// Takes more bytes; returns the request when they complete it.
+    pub fn take(&mut self, bytes: &[u8]) -> Result<Option<Request>, Refusal> {
+        self.0.extend(bytes);
+        parse(&self.0)
     }
 }
 
-/// Reads what is left of a request that was refused, or the client would lose the response.
-pub fn read_rest(from: &mut impl Read, stopped: impl Fn() -> bool) {
-    let limit = Instant::now() + PATIENCE;
-    let mut buffer = [0; 4096];
-    while !stopped() && Instant::now() < limit && from.read(&mut buffer).is_ok_and(|n| n > 0) {}
-}
-
 impl Response {
-    /// Writes it as the connection's last word.
-    pub fn write(&self, to: &mut impl Write) -> io::Result<()> {
+    /// Its bytes, as the connection's last word.
+    pub fn bytes(&self) -> Vec<u8> {
         let reason = match self.status {
             200 => "OK",
             202 => "Accepted",
             403 => "Forbidden",
             404 => "Not Found",
             405 => "Method Not Allowed",
+            408 => "Request Timeout",
             409 => "Conflict",
             410 => "Gone",
             500.. => "Server Error",
@@ -131,29 +111,26 @@ impl Response {
         )
         .into_bytes();
         bytes.extend(&self.body);
-        to.write_all(&bytes)
+        bytes
     }
 }
 
-/// Sends a request and reads the response: its status and body.
-pub fn ask(
-    stream: &mut (impl Read + Write),
-    method: &str,
-    path: &str,
-    body: &[u8],
-) -> io::Result<(u16, Vec<u8>)> {
+/// A request's bytes.
+pub fn request(method: &str, path: &str, body: &[u8]) -> Vec<u8> {
     let head = format!(
         "{method} {path} HTTP/1.1\r\nHost: vmm\r\nContent-Type: application/json\r\n\
          Content-Length: {}\r\nConnection: close\r\n\r\n",
         body.len()
     );
-    stream.write_all(&[head.as_bytes(), body].concat())?;
-    let mut bytes = Vec::new();
-    stream.take(RESPONSE_MAX).read_to_end(&mut bytes)?;
+    [head.as_bytes(), body].concat()
+}
+
+/// Status and body of a response.
+pub fn parse_response(bytes: &[u8]) -> io::Result<(u16, &[u8])> {
     let mut headers = [EMPTY_HEADER; HEADERS_MAX];
     let mut head = httparse::Response::new(&mut headers);
-    match (head.parse(&bytes), head.code) {
-        (Ok(Parsed::Complete(length)), Some(status)) => Ok((status, bytes.split_off(length))),
+    match (head.parse(bytes), head.code) {
+        (Ok(Parsed::Complete(length)), Some(status)) => Ok((status, &bytes[length..])),
         _ => Err(io::ErrorKind::InvalidData.into()),
     }
 }
@@ -196,10 +173,13 @@ mod tests {
     }
 
     #[test]
-    fn who_stops_in_the_midst_is_told() {
-        let mut half = &b"GET / HT"[..];
-        assert_eq!(read(&mut half, || false).unwrap_err().0, 400);
-        let mut whole = &b"GET / HTTP/1.0\r\n\r\n"[..];
-        assert_eq!(read(&mut whole, || false).unwrap().path, "/");
+    fn a_request_may_come_in_pieces() {
+        let mut arriving = Arriving::default();
+        for piece in ["GET /", "v1/in", "fo HTTP/1.0\r\n"] {
+            assert_eq!(arriving.take(piece.as_bytes()), Ok(None));
+        }
+        assert_eq!(arriving.take(b"\r\n").unwrap().unwrap().path, "/v1/info");
+        let mut wrong = Arriving::default();
+        assert_eq!(wrong.take(b"\0").unwrap_err().0, 400);
     }
 }

@@ -81,7 +81,7 @@ impl Call {
                 return Ok(Response {
                     status: 200,
                     content_type: prometheus::CONTENT_TYPE,
-                    body: prometheus::text(&[observer.stat()?]).into(),
+                    body: prometheus::text(&[observer.stat()?], &[]).into(),
                 });
             }
             Self::Set(change) => live.change(&change)?,

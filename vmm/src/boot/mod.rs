@@ -3,40 +3,34 @@
 
 mod acpi;
 mod images;
+mod kernel;
 mod registers;
 mod tables;
 
 use std::fs::File;
-use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use linux_loader::loader::bootparam::{boot_e820_entry, boot_params, setup_header};
-use linux_loader::loader::{BzImage, Elf, KernelLoader, KernelLoaderResult};
 use vm_memory::{ByteValued, Bytes, GuestAddress};
 
 pub use images::Images;
 pub use registers::prepare;
 
 use crate::config::Config;
-use crate::layout::{ACPI, CMDLINE, HIGH_RAM, LOW_RAM_END, MMIO_GAP_END, ZERO_PAGE};
+use crate::layout::{ACPI, CMDLINE, HIGH_RAM, LOW_RAM_END, MMIO_GAP, MMIO_GAP_END, ZERO_PAGE};
 use crate::memory::{GuestMemory, low_end};
 use crate::{Error, Result};
 
 /// e820 types: usable memory, and memory to leave alone.
 const RAM: u32 = 1;
 const RESERVED: u32 = 2;
-/// Offset of the 64-bit entry point in a bzImage's protected-mode part.
-const ENTRY_64: u64 = 0x200;
-/// The newest boot protocol, for kernels that come without a header of their own.
-const BOOT_PROTOCOL: u16 = 0x20f;
 const PAGE: u64 = 4096;
-const ELF_MAGIC: [u8; 4] = *b"\x7fELF";
 
 /// Loads all; returns the address at which the first vCPU starts.
 pub fn load(memory: &GuestMemory, config: &Config, images: &mut Images) -> Result<u64> {
-    let kernel = load_kernel(memory, &images.kernel.0, &mut images.kernel.1)?;
+    let kernel = kernel::load(memory, &images.kernel.0, &mut images.kernel.1)?;
     if kernel.end > low_end(memory) {
-        return Err(too_small("kernel", &images.kernel.0, kernel.end));
+        return Err(too_small("kernel", &images.kernel.0, kernel.end, MMIO_GAP));
     }
     let mut header = kernel.header;
     if let Some((path, file)) = &mut images.initrd {
@@ -69,58 +63,6 @@ fn write(memory: &GuestMemory, address: u64, bytes: &[u8]) -> Result<()> {
         .map_err(|e| Error::Memory(e.to_string()))
 }
 
-struct Kernel {
-    entry: u64,
-    end: u64,
-    header: setup_header,
-}
-
-fn load_kernel(memory: &GuestMemory, path: &Path, file: &mut File) -> Result<Kernel> {
-    let fail = |reason: String| Error::Kernel {
-        path: path.to_path_buf(),
-        reason,
-    };
-    let mut magic = [0; 4];
-    file.read_exact(&mut magic)
-        .and_then(|()| file.seek(SeekFrom::Start(0)))
-        .map_err(|e| match e.kind() {
-            ErrorKind::UnexpectedEof => fail("is empty; give a bzImage or an ELF vmlinux".into()),
-            _ => fail(format!("cannot be read: {e}")),
-        })?;
-    let is_elf = magic == ELF_MAGIC;
-    let start = Some(GuestAddress(HIGH_RAM));
-    let loaded: KernelLoaderResult = if is_elf {
-        Elf::load(memory, None, file, start)
-    } else {
-        BzImage::load(memory, None, file, start)
-    }
-    .map_err(|e| {
-        fail(format!(
-            "{e}; give a bzImage or an ELF vmlinux, and enough --mem"
-        ))
-    })?;
-    let mut header = loaded.setup_header.unwrap_or(setup_header {
-        boot_flag: 0xaa55,
-        header: u32::from_le_bytes(*b"HdrS"),
-        version: BOOT_PROTOCOL,
-        initrd_addr_max: i32::MAX as u32,
-        ..Default::default()
-    });
-    if !is_elf && header.xloadflags & 1 == 0 {
-        return Err(fail("has no 64-bit entry point".into()));
-    }
-    // An old header field that 64-bit kernels don't read, but some tools do.
-    header.code32_start = HIGH_RAM as u32;
-    Ok(Kernel {
-        entry: loaded.kernel_load.0 + if is_elf { 0 } else { ENTRY_64 },
-        // Where a compressed kernel unpacks itself, it needs init_size bytes.
-        end: loaded
-            .kernel_end
-            .max(header.pref_address.saturating_add(header.init_size.into())),
-        header,
-    })
-}
-
 /// Puts the ram disk as high as the kernel and the memory allow.
 fn load_initrd(
     memory: &GuestMemory,
@@ -133,13 +75,15 @@ fn load_initrd(
         .metadata()
         .map_err(Error::file("look at", "initrd", path))?
         .len();
-    let top = low_end(memory).min(u64::from(header.initrd_addr_max) + 1);
+    let limit = MMIO_GAP.min(u64::from(header.initrd_addr_max) + 1);
+    let top = low_end(memory).min(limit);
     let address = top.saturating_sub(size) & !(PAGE - 1);
     if address < kernel_end {
         return Err(too_small(
             "kernel and initrd",
             path,
             kernel_end.saturating_add(size),
+            limit,
         ));
     }
     memory
@@ -149,11 +93,21 @@ fn load_initrd(
     Ok((address as u32, size as u32))
 }
 
-fn too_small(what: &str, path: &Path, end: u64) -> Error {
+/// What to do about something that would end at `end`, where its kind has to end by `limit`.
+fn too_small(what: &str, path: &Path, end: u64, limit: u64) -> Error {
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    let path = path.display();
+    // A page or two of the tables are between them.
+    if end > limit.saturating_sub(1 << 20) {
+        return Error::Usage(format!(
+            "{what} {path} would need memory up to {}M: no --mem helps, it has to be below {}M",
+            mib(end),
+            mib(limit)
+        ));
+    }
     Error::Memory(format!(
-        "too small for {what} {}: give at least --mem {}M",
-        path.display(),
-        end.div_ceil(1 << 20) + 1
+        "too small for {what} {path}: give at least --mem {}M",
+        mib(end) + 1
     ))
 }
 

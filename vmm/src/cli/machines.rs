@@ -1,12 +1,10 @@
 //! `vmm list`, `set`, `pause`, `resume`, `stop`: for machines that run.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use serde_json::json;
-use vmm::api::client::Client;
+use rustix::event::{PollFd, PollFlags, poll};
+use serde_json::{Value, json};
+use vmm::api::client::{Answer, Client};
 use vmm::api::types::StopRequest;
 use vmm::config::VmName;
 use vmm::observe::types::{Info, State};
@@ -20,7 +18,10 @@ use super::print;
 pub const LIST_HELP: &str = "\
 Examples:
   vmm list
-  vmm list --json | jq -r '.[].vcpus[].tid'";
+  vmm list --json | jq -r '.[].vcpus[].tid'
+
+A machine that does not answer within 2 seconds has a row that says so; the exit status is 1
+then.";
 
 /// What `vmm set --help` ends with.
 pub const SET_HELP: &str = "\
@@ -58,38 +59,69 @@ pub struct List {
 }
 
 impl List {
-    /// Lists the machines that run.
+    /// Lists the machines that run. One that does not answer is listed, too.
     pub fn run(self, run_dir: &RunDir) -> Result<ExitCode> {
-        let clients = Client::all(run_dir)?;
-        let infos = clients
-            .iter()
-            .map(|client| client.get_if_there("/v1/info"))
-            .filter_map(Result::transpose)
-            .collect::<Result<Vec<Info>>>()?;
-        if self.json {
-            return print(&format!("{}\n", json!(infos)));
-        }
-        let mut text = format!(
-            "{:<20} {:>7} {:<8} {:>5} {:>8} CLASS\n",
-            "NAME", "PID", "STATE", "VCPUS", "MEM"
-        );
-        for info in &infos {
-            let state = match info.state {
-                State::Running => "running",
-                State::Paused => "paused",
-                State::Stopping => "stopping",
-            };
-            let mem = format!("{}M", info.mem_bytes >> 20);
-            let class = info.vcpus.first().map_or("", |thread| &thread.class);
-            text += &format!(
-                "{:<20} {:>7} {state:<8} {:>5} {mem:>8} {class}\n",
-                info.name,
-                info.pid,
-                info.vcpus.len()
-            );
-        }
-        print(&text)
+        let answers = Client::get_all::<Info>(&Client::all(run_dir)?, "/v1/info");
+        let text = match self.json {
+            true => {
+                let all: Vec<_> = answers.iter().map(to_json).collect();
+                format!("{}\n", json!(all))
+            }
+            false => table(&answers),
+        };
+        let printed = print(&text)?;
+        Ok(match tell_silent(&answers) {
+            true => ExitCode::FAILURE,
+            false => printed,
+        })
     }
+}
+
+fn table(answers: &[Answer<Info>]) -> String {
+    let mut text = format!(
+        "{:<20} {:>7} {:<8} {:>5} {:>8} CLASS\n",
+        "NAME", "PID", "STATE", "VCPUS", "MEM"
+    );
+    for answer in answers {
+        let name = answer.name.to_string();
+        let pid = answer.pid.map_or("-".into(), |pid| pid.to_string());
+        text += &format!("{name:<20} {pid:>7} ");
+        let Ok(info) = &answer.said else {
+            text += "NOT ANSWERING\n";
+            continue;
+        };
+        let state = match info.state {
+            State::Running => "running",
+            State::Paused => "paused",
+            State::Stopping => "stopping",
+        };
+        let mem = format!("{}M", info.mem_bytes >> 20);
+        let class = info.vcpus.first().map_or("", |thread| &thread.class);
+        text += &format!("{state:<8} {:>5} {mem:>8} {class}\n", info.vcpus.len());
+    }
+    text
+}
+
+fn to_json(answer: &Answer<Info>) -> Value {
+    match &answer.said {
+        Ok(info) => json!(info),
+        Err(error) => json!({
+            "name": answer.name.to_string(),
+            "pid": answer.pid,
+            "state": "not-answering",
+            "error": error.to_string(),
+            "vcpus": [],
+            "helpers": [],
+        }),
+    }
+}
+
+/// Says which machines have not answered, and why; returns whether there are such.
+pub fn tell_silent<T>(answers: &[Answer<T>]) -> bool {
+    let silent = answers
+        .iter()
+        .filter_map(|answer| answer.said.as_ref().err());
+    silent.map(|error| log::warn!("{error}")).count() > 0
 }
 
 /// The options of `vmm set`.
@@ -158,19 +190,13 @@ impl Stop {
     /// Stops a machine and waits for its end.
     pub fn run(self, run_dir: &RunDir) -> Result<ExitCode> {
         let client = Client::new(run_dir, &self.name);
-        let info: Info = client.get("/v1/info")?;
-        let pid = i32::try_from(info.pid).ok().and_then(Pid::from_raw);
         // Before it is told to end, so that it is this process and no later one.
-        let process = match pid.map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
-            Some(Ok(process)) => process,
-            _ => return Err(Error::Gone(format!("machine {} has ended", self.name))),
-        };
+        let process = client.process()?;
         let timeout_s = self.timeout;
         client.post::<Info>("/v1/stop", &StopRequest { timeout_s })?;
         loop {
             let mut ended = [PollFd::new(&process, PollFlags::IN)];
-            let wait = Timespec::try_from(Duration::from_secs(1)).ok();
-            match poll(&mut ended, wait.as_ref()) {
+            match poll(&mut ended, None) {
                 Ok(1..) => return Ok(ExitCode::SUCCESS),
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(Error::system("wait for the machine")(error)),

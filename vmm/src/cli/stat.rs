@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use serde_json::json;
 use vmm::Result;
-use vmm::api::client::Client;
+use vmm::api::client::{Answer, Client};
 use vmm::config::VmName;
 use vmm::observe::types::{Stat, VcpuStat};
 use vmm::observe::{prometheus, share};
 use vmm::rundir::RunDir;
 
+use super::machines::tell_silent;
 use super::print;
 
 /// What `vmm stat --help` ends with.
@@ -29,7 +30,8 @@ Examples:
 Columns: RUN% and DELAY% are the time that the vCPU's thread ran, and that it waited for a
 CPU though it could run, in per cent of the time since the machine's start (with --watch, of
 the interval); WAIT% is the delay's share of both. STEAL% is the delay where the guest can know of it.
-What the kernel or the guest does not tell is \"-\".";
+What the kernel or the guest does not tell is \"-\". A machine that does not answer has a row
+that says so, and vmm_up 0; without --prometheus the exit status is 1 then.";
 
 /// The options.
 #[derive(Debug, clap::Args)]
@@ -53,50 +55,74 @@ pub struct Options {
 }
 
 impl Options {
-    /// Prints statistics.
+    /// Prints statistics. A machine that does not answer keeps nobody else's back.
     pub fn run(self, run_dir: &RunDir) -> Result<ExitCode> {
-        let stats = self.stats(run_dir)?;
+        let mut before = self.look(run_dir)?;
+        let silent = tell_silent(&before);
         if self.prometheus {
-            return print(&prometheus::text(&stats));
+            let (stats, silent) = apart(&before);
+            return print(&prometheus::text(&stats, &silent));
         }
         let Some(seconds) = self.watch else {
-            return print(&match self.json {
-                true => format!("{}\n", json!(stats)),
-                false => table(&stats, &BTreeMap::new()),
+            self.print(&before, &[])?;
+            return Ok(match silent {
+                true => ExitCode::FAILURE,
+                false => ExitCode::SUCCESS,
             });
         };
-        let mut before = stats;
         let mut intervals = 0;
         while self.count.is_none_or(|count| intervals < count) {
             thread::sleep(Duration::from_secs(seconds.into()));
-            let stats = self.stats(run_dir)?;
-            match self.json {
-                true => print(&format!("{}\n", json!(stats)))?,
-                false => {
-                    let old = before.iter().map(|stat| (stat.pid, stat)).collect();
-                    print(&table(&stats, &old))?
-                }
-            };
-            before = stats;
+            let now = self.look(run_dir)?;
+            self.print(&now, &before)?;
+            before = now;
             intervals += 1;
         }
         Ok(ExitCode::SUCCESS)
     }
 
     /// Of machines that were named all must run; of the others those that do.
-    fn stats(&self, run_dir: &RunDir) -> Result<Vec<Stat>> {
+    fn look(&self, run_dir: &RunDir) -> Result<Vec<Answer<Stat>>> {
         if self.names.is_empty() {
-            let all = Client::all(run_dir)?;
-            let stats = all.iter().map(|client| client.get_if_there("/v1/stat"));
-            return stats.filter_map(Result::transpose).collect();
+            return Ok(Client::get_all(&Client::all(run_dir)?, "/v1/stat"));
         }
         let clients = self.names.iter().map(|name| Client::new(run_dir, name));
-        clients.map(|client| client.get("/v1/stat")).collect()
+        let answers = Client::get_all(&clients.collect::<Vec<_>>(), "/v1/stat");
+        let mut names = self.names.iter();
+        match names.find(|name| answers.iter().all(|answer| answer.name != **name)) {
+            Some(gone) => Err(Client::new(run_dir, gone).gone()),
+            None => Ok(answers),
+        }
+    }
+
+    fn print(&self, answers: &[Answer<Stat>], before: &[Answer<Stat>]) -> Result<ExitCode> {
+        print(&match self.json {
+            true => format!("{}\n", json!(apart(answers).0)),
+            false => table(answers, before),
+        })
     }
 }
 
+/// What was answered, and the names of those that have not.
+fn apart(answers: &[Answer<Stat>]) -> (Vec<Stat>, Vec<String>) {
+    let mut silent = Vec::new();
+    let mut stats = Vec::new();
+    for answer in answers {
+        match &answer.said {
+            Ok(stat) => stats.push(stat.clone()),
+            Err(_) => silent.push(answer.name.to_string()),
+        }
+    }
+    (stats, silent)
+}
+
 /// What happened since `before`; where that lacks a machine, since its start.
-fn table(stats: &[Stat], before: &BTreeMap<u32, &Stat>) -> String {
+fn table(answers: &[Answer<Stat>], before: &[Answer<Stat>]) -> String {
+    let before: BTreeMap<u32, &Stat> = before
+        .iter()
+        .filter_map(|answer| answer.said.as_ref().ok())
+        .map(|stat| (stat.pid, stat))
+        .collect();
     let mut text = format!(
         "{:<16} {:>4} {:>7} {:>4} {:<6} {:>6} {:>6} {:>6} {:>6} {:>10} {:>10} {:>10} {:>10} {:>10}\n",
         "NAME",
@@ -114,14 +140,19 @@ fn table(stats: &[Stat], before: &BTreeMap<u32, &Stat>) -> String {
         "YIELDS",
         "HITS"
     );
-    for stat in stats {
+    for answer in answers {
+        let name = answer.name.to_string();
+        let Ok(stat) = &answer.said else {
+            text += &format!("{name:<16} NOT ANSWERING\n");
+            continue;
+        };
         let old = before.get(&stat.pid);
         let time = stat
             .uptime_ns
             .saturating_sub(old.map_or(0, |old| old.uptime_ns));
         for (id, vcpu) in stat.vcpus.iter().enumerate() {
             let old = old.and_then(|old| old.vcpus.get(id));
-            text += &format!("{:<16} {id:>4} {}\n", stat.name, row(vcpu, old, time));
+            text += &format!("{name:<16} {id:>4} {}\n", row(vcpu, old, time));
         }
     }
     text

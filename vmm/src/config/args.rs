@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::cpu::CpuArg;
 use super::disk::DiskArg;
 use super::values::{Cmdline, Cpus, Id, LaunchText, NetArg, Pv, Seccomp, Size, VmName, VsockArg};
 use crate::sched::{Affinity, Change, Class, CpuMax, CpuWeight, Layout};
@@ -37,6 +38,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "COUNT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpus: Option<Cpus>,
+    /// What they have beyond the ordinary, where the host has it: "nested" virtual machines of
+    /// the guest's own, "pmu" performance counters
+    #[arg(long, value_name = "nested,pmu")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<CpuArg>,
     /// Memory, as 256M or 2G [default: 256M]
     #[arg(long, value_name = "SIZE")]
     #[serde(skip_serializing_if = "Option::is_none")]

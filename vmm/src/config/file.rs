@@ -100,7 +100,7 @@ mod tests {
     fn errors_tell_the_line() {
         for (text, line, word) in [
             ("cpus = 1\nmem = \"1K\"\n", 2, "such as 256M"),
-            ("\n\ncpu = 1\n", 3, "unknown field `cpu`"),
+            ("\n\ncores = 1\n", 3, "unknown field `cores`"),
             ("cpus = 0\n", 1, "1 to 255"),
             ("cpus = 1\ncpus = 2\n", 2, "duplicate key"),
             ("gid = 1\nuid = 0\n", 2, "gives nothing up"),
@@ -122,7 +122,7 @@ mod tests {
         }
         for (text, line, word) in [
             ("{\n\"mem\": \"1K\"\n}", 2, "such as 256M"),
-            ("{\"cpu\": 1}", 1, "unknown field `cpu`"),
+            ("{\"cores\": 1}", 1, "unknown field `cores`"),
             ("{", 1, "EOF"),
         ] {
             let (found, reason) = parse(text, true).unwrap_err();

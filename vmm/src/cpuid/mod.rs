@@ -1,6 +1,7 @@
 //! What a guest's CPUs say of themselves: what KVM has, less what the guest must not see,
 //! and each vCPU's place among the others.
 
+mod features;
 mod pv;
 
 use kvm_bindings::{
@@ -8,11 +9,11 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{Cap, Kvm, VcpuFd};
 
-use crate::config::Pv;
+use crate::config::{CpuArg, Pv};
 use crate::{Error, Result};
 
 /// The features that KVM can give to a guest on this machine.
-pub fn supported(kvm: &Kvm, pv: Pv) -> Result<CpuId> {
+pub fn supported(kvm: &Kvm, pv: Pv, cpu: CpuArg) -> Result<CpuId> {
     let mut cpuid = kvm
         .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
         .map_err(Error::kvm("list CPU features"))?;
@@ -21,6 +22,7 @@ pub fn supported(kvm: &Kvm, pv: Pv) -> Result<CpuId> {
         entry.ecx |= u32::from(deadline) << 24;
     }
     pv::limit(&mut cpuid, pv);
+    features::limit(&mut cpuid, cpu);
     Ok(cpuid)
 }
 

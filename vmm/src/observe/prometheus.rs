@@ -118,19 +118,30 @@ fn seconds(ns: Option<u64>) -> Values<'static> {
         .collect()
 }
 
-/// A label behind others. Names and classes hold nothing that needs an escape, but
-/// reasons come from the kernel.
+/// A label behind others.
 fn label(name: &str, value: &str) -> String {
-    let value = value
-        .replace('\\', r"\\")
-        .replace('"', "\\\"")
-        .replace('\n', r"\n");
-    format!(",{name}=\"{value}\"")
+    format!(",{name}=\"{}\"", escape(value))
 }
 
-/// The statistics of several machines as one text.
-pub fn text(stats: &[Stat]) -> String {
+/// A value as the format has it. Names come from files and reasons from the kernel, but
+/// classes and threads' names are a machine's own words.
+fn escape(value: &str) -> String {
+    value
+        .replace('\\', r"\\")
+        .replace('"', "\\\"")
+        .replace('\n', r"\n")
+}
+
+/// The statistics of several machines as one text; of those that are silent only that.
+pub fn text(stats: &[Stat], silent: &[String]) -> String {
     let mut text = String::new();
+    let up = stats.iter().map(|stat| (&stat.name, 1));
+    let up = up.chain(silent.iter().map(|name| (name, 0)));
+    let up: Vec<_> = up
+        .map(|(vm, up)| format!("{{vm=\"{}\"}} {up}", escape(vm)))
+        .collect();
+    let help = "Whether the machine answers";
+    append(&mut text, "vmm_up", help, "gauge", &up);
     for series in SERIES {
         let vcpus = stats.iter().flat_map(|stat| {
             let vcpus = stat.vcpus.iter().enumerate();
@@ -140,7 +151,7 @@ pub fn text(stats: &[Stat]) -> String {
             .flat_map(|(stat, id, vcpu)| {
                 let values = (series.values)(vcpu).into_iter();
                 values.map(move |(labels, value)| {
-                    let vm = &stat.name;
+                    let vm = escape(&stat.name);
                     format!("{{vm=\"{vm}\",vcpu=\"{id}\"{labels}}} {value}")
                 })
             })
@@ -156,7 +167,8 @@ pub fn text(stats: &[Stat]) -> String {
             .map(|(stat, thread)| {
                 let seconds = value(thread) as f64 / 1e9;
                 let labels = label("thread", &thread.name);
-                format!("{{vm=\"{}\"{labels}}} {seconds}", stat.name)
+                let vm = escape(&stat.name);
+                format!("{{vm=\"{vm}\"{labels}}} {seconds}")
             })
             .collect()
     };
@@ -186,5 +198,19 @@ fn append(text: &mut String, name: &str, help: &str, kind: &str, lines: &[String
     let _ = writeln!(text, "# HELP {name} {help}.\n# TYPE {name} {kind}");
     for line in lines {
         let _ = writeln!(text, "{name}{line}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_value_can_be_taken_for_another_machines() {
+        let silent = ["a\"} 1\nvmm_up{vm=\"victim\"} 1\n".to_string()];
+        let text = text(&[], &silent);
+        let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(lines.len(), 1, "{text}");
+        assert!(lines[0].ends_with("} 0"), "{text}");
     }
 }

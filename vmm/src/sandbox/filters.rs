@@ -176,7 +176,6 @@ fn steer() -> Vec<Allow> {
             SYS_lseek,
             SYS_pread64,
             SYS_getdents64,
-            SYS_unlink,
             SYS_unlinkat,
             SYS_rmdir,
             SYS_getpriority,
@@ -185,7 +184,7 @@ fn steer() -> Vec<Allow> {
             SYS_sched_setaffinity,
             SYS_accept4,
             SYS_recvfrom,
-            SYS_setsockopt,
+            SYS_timerfd_settime,
             SYS_shutdown,
         ]
         .map(any),

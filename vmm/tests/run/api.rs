@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
 use kvm_ioctls::Kvm;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -258,6 +258,68 @@ fn what_is_no_request_is_answered_and_harms_nobody() {
         drop(UnixStream::connect(machine.socket()).unwrap());
     }
     assert_eq!(machine.ask("GET", "/v1/info", "").0, 200);
+    machine.end();
+}
+
+#[test]
+fn silent_clients_keep_nobody_waiting() {
+    if no_kvm() {
+        return;
+    }
+    let machine = Machine::new(
+        Payload::default().print("x").halt(),
+        &["--stop-timeout", "0"],
+    );
+    let connect = |_| UnixStream::connect(machine.socket()).unwrap();
+    // More than are served at the same time; half of them begin to say something.
+    let mut silent: Vec<_> = (0..40).map(connect).collect();
+    for stream in silent.iter_mut().step_by(2) {
+        // Those that had to make place are closed.
+        let _ = stream.write_all(b"GET /v1/in");
+    }
+    assert_eq!(machine.ask("GET", "/v1/info", "").0, 200);
+    machine.print(&["stop", "web"]);
+    drop(silent);
+}
+
+#[test]
+fn a_machine_that_is_stopped_hides_no_other() {
+    if no_kvm() {
+        return;
+    }
+    let machine = Machine::halting();
+    let dir = machine.run_dir.path().to_str().unwrap();
+    let options = ["--name", "frozen", "--run-dir", dir];
+    let frozen = start(Payload::default().print("x").halt(), &options);
+    let pid = Pid::from_child(&frozen);
+    kill_process(pid, Signal::STOP).unwrap();
+    for (words, code) in [
+        (&["list"][..], 1),
+        (&["stat"], 1),
+        (&["stat", "--prometheus"], 0),
+    ] {
+        let output = machine.command(words);
+        let text = String::from_utf8(output.stdout).unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{errors}");
+        assert!(errors.contains("frozen does not answer"), "{errors}");
+        assert!(text.contains("web"), "{text}");
+        let row = match code {
+            0 => "vmm_up{vm=\"frozen\"} 0",
+            _ => "NOT ANSWERING",
+        };
+        assert!(text.contains(row), "{text}");
+    }
+    let list = machine.command(&["list", "--json"]);
+    let list: Value = serde_json::from_slice(&list.stdout).unwrap();
+    assert_eq!(list[0]["name"], "frozen");
+    assert_eq!(list[0]["pid"], frozen.id());
+    assert_eq!(
+        (&list[0]["state"], &list[1]["name"]),
+        (&json!("not-answering"), &json!("web"))
+    );
+    kill_process(pid, Signal::CONT).unwrap();
+    assert_ended_by(frozen, Signal::QUIT);
     machine.end();
 }
 

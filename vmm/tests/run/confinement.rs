@@ -1,7 +1,9 @@
 //! What a running machine's process has given up, as the kernel sees it.
 
 use std::collections::HashMap;
-use std::fs::{read_dir, read_link, read_to_string};
+use std::fs::{create_dir, read_dir, read_link, read_to_string, remove_dir_all};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,7 +15,7 @@ use vmm::rundir::RunDir;
 use crate::guests::{Running, assert_ended_by, read_sector_1, start, two_sectors};
 use crate::payload::Payload;
 use crate::sched::cgroups;
-use crate::{no_kvm, wait_until};
+use crate::{no_kvm, vmm, wait_until};
 
 /// A field of /proc/PID/task/TID/status.
 type Field = (&'static str, &'static str);
@@ -180,4 +182,31 @@ fn a_machine_without_privileges_has_a_name_and_leaves_nothing() {
             files == 0 && group.as_ref().is_none_or(|group| !group.exists())
         });
     }
+}
+
+/// The process that cleans up works in another folder: a relative path is the starter's.
+#[test]
+fn what_strangers_have_under_the_same_relative_path_stays() {
+    if no_kvm() {
+        return;
+    }
+    let here = tempfile::tempdir().unwrap();
+    let folder = format!("vmm-test-{}", std::process::id());
+    let theirs = Path::new("/").join(&folder);
+    create_dir(&theirs).unwrap();
+    let stranger = UnixListener::bind(theirs.join("web.sock")).unwrap();
+    let kernel = Payload::default().power_off().elf();
+    let output = vmm(kernel.path())
+        .args(["--run-dir", &folder, "--name", "web"])
+        .args(NOBODY)
+        .current_dir(here.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    wait_until("the machine's own files are removed", || {
+        read_dir(here.path().join(&folder)).unwrap().count() == 0
+    });
+    assert!(theirs.join("web.sock").exists());
+    drop(stranger);
+    remove_dir_all(theirs).unwrap();
 }

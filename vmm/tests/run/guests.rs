@@ -182,7 +182,7 @@ fn a_guest_sees_kvm_unless_it_is_hidden() {
         return;
     }
     let guest = || {
-        let payload = Payload::default().print_cpuid_ecx_31(1);
+        let payload = Payload::default().print_cpuid_ecx_bit(1, 31);
         payload.print_cpuid_bl(0x4000_0000).power_off()
     };
     for set in [&[][..], &["--pv", "qemu"], &["--pv", "all"]] {
@@ -192,6 +192,34 @@ fn a_guest_sees_kvm_unless_it_is_hidden() {
     assert_eq!(hidden.status.code(), Some(0));
     assert_eq!(hidden.stdout[0], b'0');
     assert_ne!(hidden.stdout[1..], *b"K");
+}
+
+/// Leaf 1: VMX in bit 5 of ECX; leaf AH: the counters' version in EAX; leaf 80000001H: SVM in
+/// bit 2 of ECX. What KVM doesn't have the guest never sees.
+#[test]
+fn a_guest_has_no_nested_machines_and_no_counters_unless_it_may() {
+    if no_kvm() {
+        return;
+    }
+    let features = kvm_ioctls::Kvm::new()
+        .unwrap()
+        .get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES)
+        .unwrap();
+    let of = |leaf: u32| {
+        features
+            .as_slice()
+            .iter()
+            .find(|e| e.function == leaf)
+            .copied()
+    };
+    let bit = |leaf, bit: u32| of(leaf).map_or(0, |e| e.ecx >> bit & 1);
+    let guest = || {
+        let payload = Payload::default().print_cpuid_ecx_bit(1, 5);
+        payload.print_cpuid_ecx_bit(0x8000_0001, 2).power_off()
+    };
+    assert_end(&run(&guest(), &[]), 0, "00");
+    let there = format!("{}{}", bit(1, 5), bit(0x8000_0001, 2));
+    assert_end(&run(&guest(), &["--cpu", "nested,pmu"]), 0, &there);
 }
 
 /// A machine that runs; it is killed when the test fails.

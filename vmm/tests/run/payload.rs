@@ -147,12 +147,12 @@ impl Payload {
             .code(&[0x88, 0xd8, 0xee]) // mov al, bl; out dx, al
     }
 
-    /// Prints the highest bit of CPUID's ECX for this leaf, 0 or 1.
-    pub fn print_cpuid_ecx_31(self, leaf: u32) -> Self {
+    /// Prints a bit of CPUID's ECX for this leaf, 0 or 1.
+    pub fn print_cpuid_ecx_bit(self, leaf: u32, bit: u8) -> Self {
         self.code(&[0xb8])
             .code(&leaf.to_le_bytes()) // mov eax, leaf
             .code(&[0x31, 0xc9, 0x0f, 0xa2]) // xor ecx, ecx; cpuid
-            .code(&[0xc1, 0xe9, 31]) // shr ecx, 31
+            .code(&[0xc1, 0xe9, bit, 0x83, 0xe1, 0x01]) // shr ecx, bit; and ecx, 1
             .port(COM1)
             .code(&[0x89, 0xc8, 0x04, b'0', 0xee]) // mov eax, ecx; add al, '0'; out dx, al
     }

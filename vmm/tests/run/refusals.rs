@@ -140,6 +140,67 @@ fn kernels_that_are_none() {
     }
 }
 
+/// The header of a bzImage for 64 bits whose protected-mode part has `mib` MiB, and some of it.
+fn bzimage(mib: u32) -> NamedTempFile {
+    let mut image = vec![0; 0x400];
+    image[0x1f1] = 1; // setup_sects
+    image[0x1f4..0x1f8].copy_from_slice(&((mib << 20) / 16).to_le_bytes()); // syssize
+    image[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
+    image[0x200..0x202].copy_from_slice(&[0xeb, 0x6c]);
+    image[0x202..0x206].copy_from_slice(b"HdrS");
+    image[0x206..0x208].copy_from_slice(&0x20fu16.to_le_bytes());
+    image[0x211] = 1; // loaded high
+    image[0x214..0x218].copy_from_slice(&0x10_0000u32.to_le_bytes());
+    image[0x22c..0x230].copy_from_slice(&0x7fff_ffffu32.to_le_bytes()); // initrd_addr_max
+    image[0x236] = 1; // a 64-bit entry point
+    image[0x260..0x264].copy_from_slice(&0x50_0000u32.to_le_bytes()); // init_size
+    image.resize(60_000, 0x90);
+    let mut file = NamedTempFile::new().unwrap();
+    file.write_all(&image).unwrap();
+    file
+}
+
+#[test]
+fn kernels_that_cannot_run() {
+    if no_kvm() {
+        return;
+    }
+    assert_refused(bzimage(4).path(), &[], "is cut short");
+    let good = Payload::default().halt().elf();
+    // The machine, the kind of file, and the entry point of an ELF file's header.
+    for (at, byte, word) in [
+        (18, 183, "no executable for x86-64"),
+        (16, 1, "no executable for x86-64"),
+        (4, 1, "no executable for x86-64"),
+        (27, 1, "where nothing of it is"),
+    ] {
+        let mut bytes = std::fs::read(good.path()).unwrap();
+        bytes[at] = byte;
+        let mut file = NamedTempFile::new().unwrap();
+        file.write_all(&bytes).unwrap();
+        assert_refused(file.path(), &[], word);
+    }
+}
+
+/// What no --mem helps against is not met by advice to give more.
+#[test]
+fn advice_is_such_as_can_help() {
+    if no_kvm() {
+        return;
+    }
+    let kernel = Payload::default().halt().elf();
+    let initrd = NamedTempFile::new().unwrap();
+    initrd.as_file().set_len(2500 << 20).unwrap();
+    let options = ["--initrd", path(&initrd)];
+    assert_refused(kernel.path(), &options, "has to be below 2048M");
+    // A segment of 1 TiB.
+    let mut bytes = std::fs::read(kernel.path()).unwrap();
+    bytes[64 + 40..64 + 48].copy_from_slice(&(1u64 << 40).to_le_bytes());
+    let mut file = NamedTempFile::new().unwrap();
+    file.write_all(&bytes).unwrap();
+    assert_refused(file.path(), &[], "has to be below 3072M");
+}
+
 #[test]
 fn memory_that_is_too_small() {
     if no_kvm() {

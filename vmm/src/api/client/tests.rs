@@ -1,0 +1,82 @@
+use std::os::unix::net::UnixListener;
+use std::thread;
+
+use tempfile::TempDir;
+
+use super::*;
+
+/// A folder with machines that answer as `answer` says; what it returns is the answer to a
+/// request, or nothing is ever answered.
+fn machines(answers: &[(&str, Option<&'static str>)]) -> (TempDir, Vec<Client>) {
+    let folder = tempfile::tempdir().unwrap();
+    let run_dir = RunDir::new(folder.path());
+    for &(name, answer) in answers {
+        let listener = UnixListener::bind(run_dir.socket(&name.parse().unwrap())).unwrap();
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut bytes = [0; 4096];
+            let _ = stream.read(&mut bytes).unwrap();
+            let Some(body) = answer else {
+                // Until the client has gone.
+                let _ = stream.read(&mut bytes);
+                return;
+            };
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n";
+            stream
+                .write_all(format!("{head}{body}").as_bytes())
+                .unwrap();
+        });
+    }
+    let clients = Client::all(&run_dir).unwrap();
+    (folder, clients)
+}
+
+const STAT: &str = "{\"name\": \"victim\", \"pid\": 1, \"uptime_ns\": 1, \"vcpus\": [], \
+    \"helpers\": [{\"tid\": 1, \"name\": \"\\u001b[2Jx\\u009b\", \"cpu\": 0, \"class\": \"fair\", \
+    \"run_ns\": 0, \"delay_ns\": 0, \"delay_share\": 0.0}]}";
+
+#[test]
+fn one_that_is_silent_keeps_nobody_elses_answer_back() {
+    let (_folder, clients) = machines(&[("a", Some(STAT)), ("b", None), ("c", Some(STAT))]);
+    let answers = Client::get_all::<Stat>(&clients, "/v1/stat");
+    let names: Vec<_> = answers.iter().map(|a| a.name.to_string()).collect();
+    assert_eq!(names, ["a", "b", "c"]);
+    let said: Vec<_> = answers.iter().map(|a| a.said.is_ok()).collect();
+    assert_eq!(said, [true, false, true]);
+    let error = answers[1].said.as_ref().unwrap_err().to_string();
+    assert!(error.contains("machine b does not answer"), "{error}");
+    // The kernel tells who is silent.
+    assert_eq!(answers[1].pid, Some(std::process::id()));
+}
+
+#[test]
+fn who_a_machine_is_it_does_not_say_itself() {
+    let (_folder, clients) = machines(&[("liar", Some(STAT))]);
+    let stat: Stat = clients[0].get("/v1/stat").unwrap();
+    assert_eq!((&*stat.name, stat.pid), ("liar", std::process::id()));
+    assert_eq!(stat.helpers[0].name, "\\u{1b}[2Jx\\u{9b}");
+}
+
+#[test]
+fn what_is_no_answer_is_an_error_and_not_the_end() {
+    let strange = ["{}", "[", "\u{1b}[2J", ""];
+    for text in strange {
+        let (_folder, clients) = machines(&[("odd", Some(text))]);
+        let error = clients[0].get::<Stat>("/v1/stat").unwrap_err().to_string();
+        assert!(error.contains("odd answers what"), "{error}");
+        assert!(!error.contains(char::is_control), "{error}");
+    }
+}
+
+#[test]
+fn a_machine_that_is_gone_has_no_answer() {
+    let (folder, mut clients) = machines(&[("here", Some(STAT))]);
+    clients.push(Client::new(
+        &RunDir::new(folder.path()),
+        &"gone".parse().unwrap(),
+    ));
+    let answers = Client::get_all::<Stat>(&clients, "/v1/stat");
+    assert_eq!(answers.len(), 1);
+    let gone = clients[1].get::<Stat>("/v1/stat").unwrap_err();
+    assert_eq!(gone.kind(), crate::Kind::Gone);
+}
