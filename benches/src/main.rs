@@ -6,13 +6,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use clap::{Parser, Subcommand};
-use dense_bench::cell::{Console, same_cell};
-use dense_bench::host_init::{self, STATE, read_json};
-use dense_bench::report::compare::{CompareArgs, compare};
-use dense_bench::results::Results;
+use dense_agent::cell::{Console, STATE, same_cell};
+use dense_agent::{cell, third};
 use dense_bench::run::{RunArgs, run};
-use dense_bench::spec::CellOutput;
-use dense_bench::{Error, Result, cell, report, third};
+use dense_record::json::read_json;
+use dense_record::measured::CellOutput;
+use dense_record::{Error, Result};
+use dense_report as report;
+use dense_report::compare::{CompareArgs, compare};
+use dense_report::results::Results;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 /// Measures many VMs on few cores.
@@ -65,9 +67,6 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    if std::process::id() == 1 {
-        host_init::main();
-    }
     let done = match Cli::parse().command {
         Command::Run(args) => run_plan(&args),
         Command::Cell {

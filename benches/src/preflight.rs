@@ -4,9 +4,9 @@
 use std::fs;
 use std::path::Path;
 
-use crate::plan::{HostKernel, Planned};
-use crate::spec::Layout;
-use crate::{Error, Result, timeline};
+use dense_agent::trace;
+use dense_record::chosen::{Chosen, HostKernel, Layout, word};
+use dense_record::{Error, Result};
 
 /// What still works on a host that can't run VMs.
 const STILL: &str = "`dense-bench report` works here, and so does `cargo xtask bench`, \
@@ -58,13 +58,13 @@ impl Host {
                 () if parameters.join("yield_stats").exists() => Some(HostKernel::Stock),
                 () => None,
             },
-            tracing: timeline::available(),
+            tracing: trace::available(),
         }
     }
 
     /// The cells that can run here, and a line about each reason why others can't;
     /// an error if none can.
-    pub fn choose(&self, planned: Vec<Planned>) -> Result<(Vec<Planned>, Vec<String>)> {
+    pub fn choose(&self, planned: Vec<Chosen>) -> Result<(Vec<Chosen>, Vec<String>)> {
         self.check()?;
         let mut notes: Vec<String> = Vec::new();
         let mut chosen = Vec::new();
@@ -98,25 +98,25 @@ impl Host {
     }
 
     /// What a cell lacks here.
-    fn missing(&self, cell: &Planned) -> Option<String> {
-        let (wanted, runs) = (cell.variant.kernel, self.kernel);
+    fn missing(&self, cell: &Chosen) -> Option<String> {
+        let (wanted, runs) = (cell.host_kernel, self.kernel);
         let serves = runs.map_or(wanted == HostKernel::Stock, |runs| runs.serves(wanted));
         if !serves {
-            let runs = runs.map_or("one without our tunables", HostKernel::name);
+            let runs = runs.map_or("one without our tunables".into(), |kernel| word(&kernel));
             return Some(format!(
                 "variants of the {} kernel are left out, as the running one is {runs}: boot it \
                  and add them by --resume",
-                wanted.name()
+                word(&wanted)
             ));
         }
-        if cell.spec.cgroups != Layout::Flat && !self.cgroups {
+        if cell.cgroups != Layout::Flat && !self.cgroups {
             return Some(
                 "layouts vm and vcpu are left out: no cgroup v2 with the cpu controller \
                  (boot with systemd.unified_cgroup_hierarchy=1); flat works"
                     .into(),
             );
         }
-        if cell.spec.timeline_ms > 0 && !self.tracing {
+        if cell.timeline_ms > 0 && !self.tracing {
             return Some("timelines are left out: no /sys/kernel/tracing/instances".into());
         }
         if cell.pcpus > self.cpus {
@@ -127,7 +127,7 @@ impl Host {
         }
         let needed = u64::from(cell.host_mem_mib());
         (needed > self.free_mib).then(|| {
-            let (guests, workload) = (cell.spec.guests, &cell.spec.workload);
+            let (guests, workload) = (cell.guests, &cell.workload);
             let free = self.free_mib;
             format!(
                 "{guests} guests of {workload} are left out: they need {needed} MiB of memory \
@@ -209,7 +209,7 @@ mod tests {
         let variants = |kernel| {
             let host = Host { kernel, ..host() };
             let (chosen, notes) = host.choose(cells("smoke", Some(1), None).unwrap()).unwrap();
-            let names = chosen.iter().map(|c| c.variant.name.clone());
+            let names = chosen.iter().map(|c| c.variant.clone());
             (names.collect::<Vec<_>>().join(" "), notes.join("; "))
         };
         let (names, notes) = variants(None);
@@ -233,7 +233,7 @@ mod tests {
         let mut planned = cells("layouts", None, None).unwrap();
         planned.extend(cells("smoke", Some(1), Some("*/stock/*")).unwrap());
         let (chosen, notes) = host.choose(planned).unwrap();
-        assert!(chosen.iter().all(|c| c.spec.cgroups == Layout::Flat));
+        assert!(chosen.iter().all(|c| c.cgroups == Layout::Flat));
         assert!(notes[0].contains("flat works"), "{notes:?}");
     }
 }

@@ -8,24 +8,26 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use dense_agent::cell::{self, Console, STATE, same_cell};
+use dense_agent::facts::{describe, facts};
+use dense_record::chosen::Chosen;
+use dense_record::json::sha256;
+use dense_record::measured::{CellOutput, Facts};
+use dense_record::spec::{CellSpec, Paths};
+use dense_record::{Error, Result};
+use dense_report as report;
+use dense_report::results::{Cell, Run};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-use crate::cell::{self, Console, same_cell};
-use crate::facts::{describe, facts};
-use crate::host_init::STATE;
-use crate::plan::Planned;
+use crate::plan;
 use crate::preflight::Host;
-use crate::results::{Cell, Run, sha256};
 use crate::session::{Choice, Session};
-use crate::spec::{CellOutput, Paths};
-use crate::{Error, Result, report};
 
 /// The options of `dense-bench run`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct RunArgs {
-    /// A plan that comes with the program (quick, article, fairness, ablation, controls),
-    /// or a .toml file like those in benches/plans
-    #[arg(default_value = "quick")]
+    /// The plan.
+    #[arg(default_value = "quick", help = plan::help())]
     pub plan: String,
     /// Which of its cells.
     #[command(flatten)]
@@ -62,10 +64,10 @@ pub fn run(args: &RunArgs, stop: &AtomicBool) -> Result<bool> {
     let todo = session.todo();
     let total = todo.len();
     let began = Instant::now();
-    for (number, mut planned) in todo.into_iter().enumerate() {
-        tell(number, total, began, &planned);
-        planned.spec.paths = paths.clone();
-        one(&mut session, &planned, args, stop)?;
+    for (number, planned) in todo.iter().enumerate() {
+        tell(number, total, began, planned);
+        let spec = CellSpec::new(planned, paths.clone());
+        one(&mut session, planned, &spec, args, stop)?;
         if stop.load(Ordering::Relaxed) {
             return Err(Error::Invalid("stopped; --resume goes on".into()));
         }
@@ -81,9 +83,9 @@ pub fn run(args: &RunArgs, stop: &AtomicBool) -> Result<bool> {
 }
 
 /// The cells as a real host has them: without an emulator's rounds, each once.
-fn here(planned: Vec<Planned>) -> Vec<Planned> {
+fn here(planned: Vec<Chosen>) -> Vec<Chosen> {
     let mut keys = BTreeSet::new();
-    let real = planned.into_iter().map(|cell| Planned {
+    let real = planned.into_iter().map(|cell| Chosen {
         round_ns: 0,
         ..cell
     });
@@ -91,7 +93,13 @@ fn here(planned: Vec<Planned>) -> Vec<Planned> {
 }
 
 /// Runs a cell on as many CPUs as it says, and keeps what came out.
-fn one(session: &mut Session, planned: &Planned, args: &RunArgs, stop: &AtomicBool) -> Result<()> {
+fn one(
+    session: &mut Session,
+    planned: &Chosen,
+    spec: &CellSpec,
+    args: &RunArgs,
+    stop: &AtomicBool,
+) -> Result<()> {
     let path = session.console(&planned.key());
     let file = File::create(&path).map_err(Error::io("create", &path))?;
     let console: Console = Arc::new(Mutex::new(file));
@@ -104,7 +112,7 @@ fn one(session: &mut Session, planned: &Planned, args: &RunArgs, stop: &AtomicBo
     };
     let all = limit_cpus(planned.pcpus)?;
     let began = Instant::now();
-    let output = cell::run(&planned.spec, host);
+    let output = cell::run(spec, host);
     sched_setaffinity(None, &all).map_err(Error::io("set the CPUs of", "this process"))?;
     match output {
         CellOutput::Ok(measured) => {
@@ -113,8 +121,9 @@ fn one(session: &mut Session, planned: &Planned, args: &RunArgs, stop: &AtomicBo
                 host: describe(&facts()),
                 wall_s: began.elapsed().as_secs_f64(),
                 console: &console,
+                facts: Facts::new(),
             };
-            session.add(Cell::new(planned, measured, &run))
+            session.add(Cell::new(planned, measured, run))
         }
         CellOutput::Failed { .. } if stop.load(Ordering::Relaxed) => Ok(()),
         CellOutput::Failed { error } => {
@@ -137,7 +146,7 @@ fn limit_cpus(count: u32) -> Result<CpuSet> {
 }
 
 /// How far it is, for somebody who watches.
-fn tell(number: usize, total: usize, began: Instant, planned: &Planned) {
+fn tell(number: usize, total: usize, began: Instant, planned: &Chosen) {
     let mut out = std::io::stderr();
     if !out.is_terminal() {
         return;
@@ -186,7 +195,7 @@ fn paths(images: Option<&Path>) -> Result<Paths> {
 }
 
 /// What shapes the figures, apart from the host itself.
-fn versions(paths: &Paths, planned: &[Planned]) -> Result<BTreeMap<String, String>> {
+fn versions(paths: &Paths, planned: &[Chosen]) -> Result<BTreeMap<String, String>> {
     let hash = |path: &Path| Ok(sha256(&fs::read(path).map_err(Error::io("read", path))?));
     let mut versions = BTreeMap::from([
         (
@@ -196,7 +205,7 @@ fn versions(paths: &Paths, planned: &[Planned]) -> Result<BTreeMap<String, Strin
         ("vmm_sha256".into(), hash(&paths.vmm)?),
         ("guest_kernel_sha256".into(), hash(&paths.kernel)?),
     ]);
-    let workloads: BTreeSet<_> = planned.iter().map(|c| &c.spec.workload).collect();
+    let workloads: BTreeSet<_> = planned.iter().map(|c| &c.workload).collect();
     for workload in workloads {
         let image = paths.initrds.join(format!("{workload}.cpio"));
         // A cell without its image fails by itself, and says so.

@@ -6,9 +6,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::plan::{self, HostKernel, Planned};
-use crate::results::{Cell, Failure, Results};
-use crate::{Error, Result};
+use dense_record::chosen::{Chosen, HostKernel};
+use dense_record::{Error, Result};
+use dense_report::results::{Cell, Failure, Results};
+
+use crate::plan;
 
 /// Which cells of a plan; the options of every command that runs one.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -51,7 +53,7 @@ impl FromStr for Shard {
 
 impl Shard {
     /// Its cells. Those that differ in variant only stay together: they are compared.
-    fn of(self, cells: Vec<Planned>) -> Vec<Planned> {
+    fn of(self, cells: Vec<Chosen>) -> Vec<Chosen> {
         let mut sets: Vec<String> = Vec::new();
         let mut mine = Vec::new();
         for cell in cells {
@@ -111,7 +113,7 @@ impl Replay {
 #[derive(Debug)]
 pub struct Session {
     /// All cells asked for.
-    pub planned: Vec<Planned>,
+    pub planned: Vec<Chosen>,
     /// The workloads of the whole plan: what is built for them is the same for any
     /// choice of its cells.
     pub workloads: BTreeSet<String>,
@@ -129,7 +131,8 @@ impl Session {
         let (plan, planned, whole) = match &choice.replay {
             Some(replay) => {
                 let (results, cell) = replay.find()?;
-                let planned = vec![cell.planned()?];
+                cell.chosen.check()?;
+                let planned = vec![cell.chosen];
                 (results.plan, planned.clone(), planned)
             }
             None => {
@@ -154,8 +157,8 @@ impl Session {
         };
         Ok(Self {
             planned,
-            kernels: whole.iter().map(|c| c.variant.kernel).collect(),
-            workloads: whole.into_iter().map(|c| c.spec.workload).collect(),
+            kernels: whole.iter().map(|c| c.host_kernel).collect(),
+            workloads: whole.into_iter().map(|c| c.workload).collect(),
             results,
             resumed: choice.resume,
             out: out.into(),
@@ -180,8 +183,8 @@ impl Session {
     }
 
     /// The cells that have no result yet.
-    pub fn todo(&self) -> Vec<Planned> {
-        let missing = |c: &&Planned| !self.results.has(&c.key());
+    pub fn todo(&self) -> Vec<Chosen> {
+        let missing = |c: &&Chosen| !self.results.has(&c.key());
         self.planned.iter().filter(missing).cloned().collect()
     }
 
@@ -199,7 +202,7 @@ impl Session {
     }
 
     /// Marks a cell as failed.
-    pub fn fail(&mut self, planned: &Planned, error: &str) -> Result<()> {
+    pub fn fail(&mut self, planned: &Chosen, error: &str) -> Result<()> {
         let key = planned.key();
         self.results.failures.retain(|f| f.key != key);
         self.results.failures.push(Failure {
@@ -233,16 +236,28 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
+    use dense_record::measured::{Facts, Measured};
+    use dense_report::results::Run;
+
     use super::*;
-    use crate::results::tests::cell;
+
+    fn cell(chosen: &Chosen) -> Cell {
+        let run = Run {
+            host: "emulated".into(),
+            wall_s: 1.0,
+            console: b"",
+            facts: Facts::new(),
+        };
+        Cell::new(chosen, Measured::default(), run)
+    }
 
     #[test]
     fn shards_are_all_cells_once_and_keep_pairs_together() {
         let all = plan::cells("quick", None, None).unwrap();
         let part = |text: &str| text.parse::<Shard>().unwrap().of(all.clone());
         let shards = [part("1/3"), part("2/3"), part("3/3")];
-        let mut keys: Vec<_> = shards.iter().flatten().map(Planned::key).collect();
-        let mut expected: Vec<_> = all.iter().map(Planned::key).collect();
+        let mut keys: Vec<_> = shards.iter().flatten().map(Chosen::key).collect();
+        let mut expected: Vec<_> = all.iter().map(Chosen::key).collect();
         keys.sort();
         expected.sort();
         assert_eq!(keys, expected);
@@ -278,9 +293,7 @@ mod tests {
         assert_eq!(failure.error, "guest 0: hung");
         assert!(failure.console.contains("compute_2x4on4"), "{failure:?}");
 
-        let mut done = cell("compute", "stock", 1, 1.0);
-        done.options = planned.options();
-        session.add(done).unwrap();
+        session.add(cell(&planned)).unwrap();
         let saved = Results::load(&session.path()).unwrap();
         assert_eq!((saved.failures.len(), saved.cells.len()), (0, 1));
         assert_eq!(session.missing(), all - 1);
@@ -291,10 +304,8 @@ mod tests {
         let out = tempfile::tempdir().unwrap();
         let planned =
             plan::cells("layouts", None, Some("*/cg-vcpu/pin-one-to-one/stock/*")).unwrap();
-        let mut done = cell("compute", "stock", 1, 1.0);
-        done.options = planned[0].options();
         let mut results = Results::new("layouts", BTreeMap::new());
-        results.cells.push(done);
+        results.cells.push(cell(&planned[0]));
         let path = out.path().join("results.json");
         results.save(&path).unwrap();
         let replay = |key: &str| Choice {

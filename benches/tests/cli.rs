@@ -9,7 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use dense_bench::results::Results;
+use dense_report::results::Results;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
@@ -42,7 +42,7 @@ fn bad_input_is_one_line() {
     let plan = folder.path().join("wrong.toml");
     fs::write(&plan, "[[group]]\nworkload = 1\n").unwrap();
     let said = refused(&["run", &plan.display().to_string(), "--out", &out]);
-    assert!(said.contains("wrong.toml, line 2: "), "{said}");
+    assert!(said.contains("wrong.toml:2:12: "), "{said}");
     let said = refused(&["run", "--replay", "/nowhere.json#x", "--out", &out]);
     assert!(said.contains("cannot read /nowhere.json"), "{said}");
     let said = refused(&["report", "/nowhere"]);
@@ -137,10 +137,12 @@ impl Hanging {
             pid.display()
         );
         let spec = json!({
-            "workload": "fake", "guests": 1, "vcpus": 1, "mem_mib": 64, "disk_mib": 8, "seed": 1,
-            "warmup_ms": 1, "window_ms": 1, "ready_timeout_ms": 3_600_000,
-            "finish_timeout_ms": 3_600_000, "guest_cmdline": "",
-            "sysfs": [[file("knob", "before"), "after"]],
+            "chosen": {
+                "workload": "fake", "guests": 1, "vcpus": 1, "pcpus": 1, "mem_mib": 64,
+                "disk_mib": 8, "seed": 1, "warmup_ms": 1, "window_ms": 1,
+                "sysfs": { file("knob", "before").to_str().unwrap(): "after" },
+            },
+            "ready_timeout_ms": 3_600_000, "finish_timeout_ms": 3_600_000,
             "paths": {
                 "vmm": file("vmm", &vmm), "kernel": file("kernel", ""),
                 "initrds": folder.path(), "mke2fs": file("mke2fs", "#!/bin/sh\n"),

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::cache::{Cache, Key};
-use crate::image::{self, Files};
+use crate::initrd::{self, Files};
 use crate::proc::{self, Cancel};
 use crate::{Error, Result};
 
@@ -50,7 +50,7 @@ impl DebianGuest {
         }
         Ok(Self {
             kernel: dir.join("vmlinuz"),
-            initrd: image::build("debian", &files, cache)?,
+            initrd: initrd::build("debian", &files, cache)?,
         })
     }
 }

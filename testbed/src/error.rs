@@ -44,6 +44,20 @@ pub enum Error {
     /// Something that the build needs was not where it should be.
     #[error("{0}")]
     Setup(String),
+    /// A host did something else than it was booted for; it has said why.
+    #[error("{0}")]
+    Host(String),
+    /// What was measured can't be kept.
+    #[error(transparent)]
+    Record(#[from] dense_record::Error),
+    /// A kernel does not boot or says that something is wrong.
+    #[error("{kernel}: {report}; the patch before it is the last good one")]
+    Kernel {
+        /// Which patch it was built with last.
+        kernel: String,
+        /// What it said.
+        report: String,
+    },
     /// The emulated host reached its limit of virtual time.
     #[error("the emulated host did not finish within {limit_s} s of virtual time; its console: {}", console.display())]
     TimeLimit {

@@ -148,6 +148,16 @@ impl Kernel {
         self.dir.join("vmlinux")
     }
 
+    /// Its ticks a second, as it was configured.
+    pub fn hz(&self) -> Result<String> {
+        let path = self.dir.join("config");
+        let config = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+        let mut lines = config.lines();
+        let hz = lines.find_map(|line| line.strip_prefix("CONFIG_HZ="));
+        hz.map(str::to_string)
+            .ok_or_else(|| Error::Setup(format!("{} has no CONFIG_HZ", path.display())))
+    }
+
     /// Builds `variant`, or takes it from the cache; tells `on_step` how far it is.
     pub fn build(
         variant: Variant,

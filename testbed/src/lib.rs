@@ -2,22 +2,29 @@
 //!
 //! [`packages`] installs what Debian has, [`emulator`], [`kernel`], [`programs`]
 //! and [`image`] make the parts and keep them in a [`cache::Cache`] under a hash
-//! of all their inputs, and [`machine`] boots the whole once for one cell. [`sparse`]
-//! checks the kernel's source.
+//! of all their inputs, and [`machine`] boots the whole once. [`workshop`] has all of them
+//! made; [`boots`] saves a host that has booted, and [`cells`] runs the cells of a plan from
+//! there. [`each`] and [`sparse`] check the kernel series.
 
+pub mod boots;
 pub mod cache;
+pub mod cells;
 pub mod debian;
+pub mod each;
 pub mod emulator;
 mod error;
 pub mod image;
+pub mod initrd;
 pub mod kernel;
 pub mod machine;
 pub mod packages;
 pub mod payload;
 pub mod proc;
 pub mod programs;
+pub mod progress;
 pub mod sparse;
 pub mod topics;
+pub mod workshop;
 
 pub use error::Error;
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::cache::Key;
 use crate::emulator::Emulator;
 use crate::proc::{self, Cancel};
 use crate::{Error, Result};
@@ -22,6 +23,9 @@ const CPU: &str = "EPYC,svm=on,npt=on,pause-filter=on,pfthreshold=on,rdseed=off,
 const CMDLINE: &str = "console=ttyS0 nokaslr tsc=reliable lpj=4000000 panic=-1 \
     kvm_amd.pause_filter_thresh=65000 kvm_amd.pause_filter_count=200 \
     kvm_amd.pause_filter_count_max=200";
+
+/// An instruction takes 2^SHIFT virtual ns.
+const SHIFT: u32 = 0;
 
 /// Exit status by which our emulator tells that its clock reached the limit.
 const LIMIT_REACHED: i32 = 3;
@@ -135,7 +139,7 @@ impl Machine {
         let mut qemu = proc::command(&self.emulator.program().to_string_lossy());
         let file = |path: &Path| format!("file:{}", path.display());
         let icount = format!(
-            "shift=0,sleep=off,round={},seed={},limit={}",
+            "shift={SHIFT},sleep=off,round={},seed={},limit={}",
             self.round_ns,
             self.seed,
             self.limit_s * 1_000_000_000
@@ -164,6 +168,35 @@ impl Machine {
             .args(["-append", CMDLINE]);
         qemu
     }
+}
+
+/// Instructions that a CPU executes in a virtual ns.
+pub fn instructions_per_ns() -> f64 {
+    0.5_f64.powi(SHIFT as i32)
+}
+
+/// What tells this machine from one with another processor, command line or devices. The
+/// files and numbers that vary from cell to cell have names of their own in the results.
+pub fn version() -> String {
+    format!("machine-{}", description().short())
+}
+
+/// All words by which a machine is started.
+fn description() -> Key {
+    let file = PathBuf::new;
+    let machine = Machine {
+        emulator: Emulator { dir: file() },
+        kernel: file(),
+        initrd: file(),
+        pcpus: 1,
+        mem_mib: 1,
+        round_ns: 1,
+        seed: 1,
+        limit_s: 1,
+    };
+    let command = machine.command(&file(), &file(), &file());
+    let words = command.get_args().map(|word| word.to_string_lossy());
+    words.fold(Key::new(), |key, word| key.text("word", &word))
 }
 
 /// The file that a host reads to be saved is always there: it has a number of its own.
@@ -197,6 +230,16 @@ mod tests {
         assert_eq!(complaint(good), None);
         let bad = "[0.3] BUG: KASAN: slab-use-after-free in x\n";
         assert_eq!(complaint(&format!("{good}{bad}")), Some(bad.trim()));
+    }
+
+    #[test]
+    fn processor_and_command_line_are_in_the_version() {
+        let description = description();
+        for words in [CPU, CMDLINE, "shift=0,sleep=off", "base=2026-01-01"] {
+            assert!(description.inputs().contains(words), "{words}");
+        }
+        assert!(version().starts_with("machine-"));
+        assert_eq!(instructions_per_ns(), 1.0);
     }
 
     #[test]

@@ -8,15 +8,18 @@ use crate::{Result, payload};
 
 /// The target is named so that the flags do not reach build scripts and macros.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
-/// Packages whose program goes into an image, and the program's name.
-const PACKAGES: &[&str] = &[
+/// Packages whose program goes into an image.
+pub const IN_IMAGES: &[&str] = &[
     "vmm",
-    "dense-bench",
+    "dense-init",
     "guest-init",
     "guest-load",
     "dedup",
     "ipi-probe",
 ];
+/// What runs plans on a user's own host. It is built by itself: what it wants of a library
+/// changes no program of an image.
+const BESIDE: &[&str] = &["dense-bench"];
 
 /// Where the built programs are.
 #[derive(Debug, Clone)]
@@ -30,25 +33,33 @@ impl Programs {
     /// Builds them; cargo knows by itself what is still good.
     pub fn build(repo: &Path, cache: &Cache, cancel: &Cancel) -> Result<Self> {
         let target = repo.join("target/static");
-        let mut cargo = proc::command("cargo");
-        cargo
-            .current_dir(repo)
-            .args(["build", "--release", "--target", TARGET, "--target-dir"])
-            .arg(&target)
-            .env("RUSTFLAGS", flags(repo));
-        for package in PACKAGES {
-            cargo.args(["--package", package]);
+        for packages in [IN_IMAGES, BESIDE] {
+            let mut cargo = proc::command("cargo");
+            cargo
+                .current_dir(repo)
+                .args(["build", "--release", "--target", TARGET, "--target-dir"])
+                .arg(&target)
+                .env("RUSTFLAGS", flags(repo));
+            for package in packages {
+                cargo.args(["--package", package]);
+            }
+            proc::run_logged(cargo, &cache.log("programs")?, cancel, |_| {})?;
         }
-        proc::run_logged(cargo, &cache.log("programs")?, cancel, |_| {})?;
         Ok(Self {
             dir: target.join(TARGET).join("release"),
             payload: payload::build(repo, cache)?,
         })
     }
 
-    /// The path of one of them.
+    /// The path of one that goes into images.
     pub fn path(&self, name: &str) -> PathBuf {
+        assert!(IN_IMAGES.contains(&name), "{name} goes into no image");
         self.dir.join(name)
+    }
+
+    /// The program that runs plans.
+    pub fn bench(&self) -> PathBuf {
+        self.dir.join("dense-bench")
     }
 }
 

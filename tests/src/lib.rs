@@ -2,15 +2,14 @@
 
 pub mod browser;
 
-use dense_bench::host_init::{Done, Job};
-use dense_bench::launch::{Launch, Launched};
-use dense_bench::plan::{HostKernel, Planned};
+use dense_record::chosen::{Chosen, HostKernel};
+use dense_record::job::{Done, Job, Launch, Launched};
 use serde_json::Value;
+use testbed::cells;
 use testbed::kernel::{Kernel, Variant};
 use testbed::machine::{Machine, Output, complaint};
 use testbed::proc::Cancel;
-use xtask::bench;
-use xtask::parts::{Parts, StockHost, Workshop};
+use testbed::workshop::{Host, Parts, Workshop};
 
 /// CPUs of the emulated host in tests of single launches.
 const PCPUS: u32 = 4;
@@ -42,8 +41,13 @@ pub fn kernel(variant: Variant) -> Kernel {
 }
 
 /// A host whose guests have Debian's own kernel.
-pub fn host_of_debian() -> StockHost {
+pub fn host_of_debian() -> Host {
     workshop().host_of_debian(WORKLOAD).unwrap()
+}
+
+/// A host that runs plans by itself, as somebody's own.
+pub fn host_with_bench(kernel: HostKernel) -> Host {
+    workshop().host_with_bench(kernel, WORKLOAD).unwrap()
 }
 
 /// A command on the host, whose words have no blanks in them.
@@ -69,7 +73,7 @@ pub fn tap(number: u32) -> impl Iterator<Item = Launch> {
 
 /// Boots a host with `kernel` for `job`, from the only image in `parts`.
 pub fn run(parts: &Parts, kernel: &Kernel, job: &Job, seed: u64) -> (Output, Done) {
-    let host = StockHost {
+    let host = Host {
         emulator: parts.emulator.clone(),
         kernel: kernel.clone(),
         initrd: parts.host_images.values().next().unwrap().clone(),
@@ -78,7 +82,7 @@ pub fn run(parts: &Parts, kernel: &Kernel, job: &Job, seed: u64) -> (Output, Don
 }
 
 /// Boots a host for `job`.
-pub fn run_host(host: &StockHost, job: &Job, seed: u64) -> (Output, Done) {
+pub fn run_host(host: &Host, job: &Job, seed: u64) -> (Output, Done) {
     let machine = Machine {
         emulator: host.emulator.clone(),
         kernel: host.kernel.bzimage(),
@@ -90,7 +94,7 @@ pub fn run_host(host: &StockHost, job: &Job, seed: u64) -> (Output, Done) {
         limit_s: LIMIT_S,
     };
     let work = tempfile::tempdir().unwrap();
-    bench::run_job(&machine, job, work.path(), &Cancel::default()).unwrap()
+    cells::run_job(&machine, job, work.path(), &Cancel::default()).unwrap()
 }
 
 /// Runs the probe of bare vCPUs, once for each line of arguments, on a host of
@@ -131,11 +135,11 @@ fn run_probe(kernel: &Kernel, pcpus: u32, job: &Job) -> (Output, Done) {
         limit_s: LIMIT_S,
     };
     let work = tempfile::tempdir().unwrap();
-    bench::run_job(&machine, job, work.path(), &Cancel::default()).unwrap()
+    cells::run_job(&machine, job, work.path(), &Cancel::default()).unwrap()
 }
 
 /// Boots a host for a cell of a plan, as `cargo xtask bench` does.
-pub fn run_cell(parts: &Parts, planned: &Planned) -> (Output, Done) {
+pub fn run_cell(parts: &Parts, planned: &Chosen) -> (Output, Done) {
     let work = tempfile::tempdir().unwrap();
-    bench::run_machine(parts, planned, work.path(), &Cancel::default()).unwrap()
+    cells::run_cell(parts, planned, work.path(), &Cancel::default()).unwrap()
 }

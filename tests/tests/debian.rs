@@ -1,8 +1,7 @@
 //! Debian's own cloud kernel, as it comes, boots to a shell, keeps what it writes to its
 //! disk and reaches its host by network.
 
-use dense_bench::host_init::{Done, Job};
-use dense_bench::launch::{Launch, Launched};
+use dense_record::job::{Done, Job, Launch, Launched};
 use e2e::{host_of_debian, launch, run_host, tap};
 
 const DISK: &str = "/run/disk.img";

@@ -3,12 +3,14 @@
 
 use std::thread;
 
-use dense_bench::host_init::{Done, Job};
-use dense_bench::plan::{HostKernel, Planned, cells};
-use dense_bench::spec::{CellOutput, Measured};
+use dense_bench::plan::cells;
+use dense_record::chosen::{Chosen, HostKernel};
+use dense_record::job::{Done, Job};
+use dense_record::measured::{CellOutput, Measured};
+use dense_record::spec::{CellSpec, Paths};
 use e2e::{parts, run_cell};
 
-fn smoke(pattern: &str) -> Planned {
+fn smoke(pattern: &str) -> Chosen {
     cells("smoke", None, Some(pattern)).unwrap().remove(0)
 }
 
@@ -50,9 +52,10 @@ fn all_switched_off_nothing_is_picked_for_an_ipi() {
 #[test]
 fn a_guest_that_is_not_ready_in_virtual_time_fails_the_cell() {
     let parts = parts();
-    let mut planned = smoke("*/stock/s1");
-    planned.spec.ready_timeout_ms = 10;
-    let (_, done) = run_cell(&parts, &planned);
+    let mut spec = CellSpec::new(&smoke("*/stock/s1"), Paths::default());
+    spec.ready_timeout_ms = 10;
+    let job = Job::Cell(Box::new(spec));
+    let (_, done) = e2e::run(&parts, &parts.kernels[&HostKernel::Stock], &job, 1);
     let Done::Cell(CellOutput::Failed { error }) = done else {
         panic!("{done:?}");
     };
@@ -65,9 +68,9 @@ fn a_guest_that_is_not_ready_in_virtual_time_fails_the_cell() {
 #[test]
 fn a_missing_guest_kernel_is_named() {
     let parts = parts();
-    let mut planned = smoke("*/stock/s1");
-    planned.spec.paths.kernel = "/vmfirst/guest/nowhere".into();
-    let job = Job::Cell(Box::new(planned.spec));
+    let mut spec = CellSpec::new(&smoke("*/stock/s1"), Paths::default());
+    spec.paths.kernel = "/vmfirst/guest/nowhere".into();
+    let job = Job::Cell(Box::new(spec));
     let (_, done) = e2e::run(&parts, &parts.kernels[&HostKernel::Stock], &job, 1);
     let Done::Cell(CellOutput::Failed { error }) = done else {
         panic!("{done:?}");

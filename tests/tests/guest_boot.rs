@@ -1,9 +1,8 @@
 //! `vmm` boots a 4-vCPU Linux guest in the emulated host, from both kinds of
 //! kernel image, and its exit status tells how the guest ended.
 
-use dense_bench::host_init::{Done, Job};
-use dense_bench::launch::{Launch, Launched};
-use dense_bench::plan::HostKernel;
+use dense_record::chosen::HostKernel;
+use dense_record::job::{Done, Job, Launch, Launched};
 use e2e::{parts, run};
 
 /// A launch of the guest with the given kernel, extra words and last order.

@@ -1,9 +1,10 @@
 //! The patched kernel under lockdep: KUnit tests pass at boot, and a cell runs
 //! without a report.
 
-use dense_bench::host_init::{Done, Job};
 use dense_bench::plan::cells;
-use dense_bench::spec::CellOutput;
+use dense_record::job::{Done, Job};
+use dense_record::measured::CellOutput;
+use dense_record::spec::{CellSpec, Paths};
 use e2e::{kernel, parts, run};
 use testbed::kernel::Variant;
 use testbed::machine::complaint;
@@ -22,7 +23,7 @@ fn kunit_passes_and_lockdep_finds_nothing_in_a_cell() {
     let planned = cells("smoke", None, Some("*/vmfirst/s1"))
         .unwrap()
         .remove(0);
-    let job = Job::Cell(Box::new(planned.spec));
+    let job = Job::Cell(Box::new(CellSpec::new(&planned, Paths::default())));
     let (output, done) = run(&parts, &kunit, &job, 1);
     let console = String::from_utf8_lossy(&output.console);
     for suite in SUITES {

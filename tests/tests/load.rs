@@ -7,12 +7,11 @@
 //! disk). Two disks and a network have one request or packet under way at a time, so that
 //! no later interrupt helps an earlier one, and all interrupts move from vCPU to vCPU.
 
-use dense_bench::host_init::{Done, Job};
-use dense_bench::launch::Launch;
+use dense_record::job::{Done, Job, Launch};
 use e2e::{host_of_debian, kernel, launch, run_host, tap};
 use serde_json::Value;
 use testbed::kernel::Variant;
-use xtask::parts::StockHost;
+use testbed::workshop::Host;
 
 const VCPUS: u64 = 16;
 const DISKS: [&str; 3] = ["/run/disk0", "/run/disk1", "/run/disk2"];
@@ -83,7 +82,7 @@ fn verdict(console: &[String], who: &str) -> Value {
 }
 
 fn survive(variant: Variant, ms: u64) {
-    let host = StockHost {
+    let host = Host {
         kernel: kernel(variant),
         ..host_of_debian()
     };

@@ -1,9 +1,9 @@
 //! Cells put VMs into control groups and pin vCPUs: what was asked for can be seen
 //! in what the host counts, and nothing is left behind.
 
-use dense_bench::host_init::Done;
 use dense_bench::plan::cells;
-use dense_bench::spec::{CellOutput, Measured};
+use dense_record::job::Done;
+use dense_record::measured::{CellOutput, Measured};
 use e2e::{parts, run_cell};
 
 fn measured(pattern: &str) -> Measured {

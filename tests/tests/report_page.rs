@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dense_bench::report::write_all;
-use dense_bench::results::{Failure, Results};
-use dense_bench::timeline::{Span, Timeline, Yield};
+use dense_record::measured::{Span, Timeline, Yield};
+use dense_report::results::{Failure, Results};
+use dense_report::write_all;
 use e2e::browser::Browser;
 use serde_json::{Value, json};
 
@@ -17,12 +17,12 @@ const CONTRAST: f64 = 4.5;
 
 /// The published results, with what only other plans have.
 fn results() -> Results {
-    let quick = xtask::parts::repo().join("benches/results/quick.json");
+    let quick = testbed::workshop::repo().join("benches/results/quick.json");
     let mut results = Results::load(&quick).unwrap();
     for cell in &mut results.cells {
         cell.counters.insert(
             "third_party_run_ns".into(),
-            400_000_000 + cell.seed * 1_000_000,
+            400_000_000 + cell.chosen.seed * 1_000_000,
         );
     }
     let mut traced = results.cells[0].clone();

@@ -1,10 +1,9 @@
 //! `dense-bench run` on a KVM host, which here is the emulated one: it leaves out what the
 //! running kernel can't do, measures the rest, marks cells that fail, and goes on.
 
-use dense_bench::host_init::{Done, Job};
-use dense_bench::launch::Launch;
-use dense_bench::plan::HostKernel;
-use e2e::{parts, run};
+use dense_record::chosen::HostKernel;
+use dense_record::job::{Done, Job, Launch};
+use e2e::{host_with_bench, run_host};
 
 /// The program with these words; disks in the host's tmpfs.
 fn dense_bench(words: &str) -> Launch {
@@ -19,17 +18,17 @@ fn a_plan_runs_on_the_patched_kernel_of_a_host() {
     const HERE: &str = "--images /vmfirst --scratch /run";
     let job = Job::Launches(vec![
         dense_bench(&format!(
-            "/init run smoke --seeds 1 --out /tmp/smoke {HERE}"
+            "/vmfirst/dense-bench run smoke --seeds 1 --out /tmp/smoke {HERE}"
         )),
         // Of these workloads the host has no images.
         dense_bench(&format!(
-            "/init run controls --seeds 1 --only */1x2on4/*/vmfirst/* --out /tmp/failed {HERE}"
+            "/vmfirst/dense-bench run controls --seeds 1 --only */1x2on4/*/vmfirst/* --out /tmp/failed {HERE}"
         )),
-        dense_bench("/init report /tmp/smoke /tmp/failed --out /tmp/both"),
-        dense_bench("/init report /tmp/smoke"),
+        dense_bench("/vmfirst/dense-bench report /tmp/smoke /tmp/failed --out /tmp/both"),
+        dense_bench("/vmfirst/dense-bench report /tmp/smoke"),
     ]);
-    let parts = parts();
-    let (output, done) = run(&parts, &parts.kernels[&HostKernel::Patched], &job, 1);
+    let host = host_with_bench(HostKernel::Patched);
+    let (output, done) = run_host(&host, &job, 1);
     let Done::Launches(launched) = done else {
         panic!("{done:?}");
     };

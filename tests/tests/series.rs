@@ -54,7 +54,7 @@ fn assert_success(output: &Output, what: &str) {
 }
 
 fn topics() -> Topics {
-    Topics::read(&xtask::parts::repo()).unwrap()
+    Topics::read(&testbed::workshop::repo()).unwrap()
 }
 
 /// Applies `patches` to `tree`.
@@ -94,7 +94,7 @@ fn every_topic_applies_with_git_am_and_is_clean_for_checkpatch_strict() {
 #[test]
 fn sparse_says_nothing_about_the_series() {
     let cache = Cache::open().unwrap();
-    let repo = xtask::parts::repo();
+    let repo = testbed::workshop::repo();
     let said = sparse::complaints(&repo, &cache, &Cancel::default()).unwrap();
     assert!(said.is_empty(), "{}", said.join("\n"));
 }
@@ -122,6 +122,6 @@ fn the_series_files_name_every_patch_that_is_there() {
         .flat_map(|topic| topics.own(topic).unwrap())
         .collect();
     listed.sort();
-    let dir = xtask::parts::repo().join("kernel-patches/linux-6.12");
+    let dir = testbed::workshop::repo().join("kernel-patches/linux-6.12");
     assert_eq!(listed, patches_in(&dir));
 }

@@ -2,12 +2,11 @@
 //! other tests may lack: the CPU controller of cgroup v2, and KVM's counters of spinning
 //! and yields.
 
-use dense_bench::host_init::{Done, Job};
-use dense_bench::launch::Launch;
+use dense_record::job::{Done, Job, Launch};
 use e2e::{host_of_debian, kernel, run_host};
 use serde_json::Value;
 use testbed::kernel::Variant;
-use xtask::parts::StockHost;
+use testbed::workshop::Host;
 
 /// Starts a machine, steers it from beside and shows what came of it, a line each.
 const SCRIPT: &str = r#"
@@ -67,7 +66,7 @@ fn threads<'a>(list: &'a Value, what: &str) -> (Vec<&'a str>, &'a str) {
 
 #[test]
 fn shares_classes_and_cpus_are_what_was_asked_for_and_counters_are_told() {
-    let host = StockHost {
+    let host = Host {
         kernel: kernel(Variant::Patched),
         ..host_of_debian()
     };

@@ -1,9 +1,10 @@
 //! VMs that spin and yield while affinity, groups, limits, CPUs and tunables change
 //! under them: lockdep finds nothing, nor does KASAN, and the VMs do their work.
 
-use dense_bench::host_init::{Done, Job};
 use dense_bench::plan::cells;
-use dense_bench::spec::CellOutput;
+use dense_record::job::{Done, Job};
+use dense_record::measured::CellOutput;
+use dense_record::spec::{CellSpec, Paths};
 use e2e::{kernel, parts_for, run};
 use testbed::kernel::Variant;
 use testbed::machine::complaint;
@@ -24,12 +25,10 @@ fn five_storms_under_kasan_break_nothing() {
 /// A storm of `seconds` of virtual time.
 fn survive(variant: Variant, seed: u64, seconds: u64) {
     let mut planned = cells("storm", None, None).unwrap().remove(0);
-    planned.spec.seed = seed;
-    let longer_ms = 1000 * seconds - planned.spec.window_ms;
-    planned.spec.window_ms += longer_ms;
-    planned.spec.finish_timeout_ms += longer_ms;
-    let parts = parts_for(&planned.spec.workload);
-    let job = Job::Storm(Box::new(planned.spec));
+    planned.seed = seed;
+    planned.window_ms = 1000 * seconds;
+    let parts = parts_for(&planned.workload);
+    let job = Job::Storm(Box::new(CellSpec::new(&planned, Paths::default())));
     let (output, done) = run(&parts, &kernel(variant), &job, seed);
     let console = String::from_utf8_lossy(&output.console);
     assert_eq!(complaint(&console), None, "{console}");

@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use dense_bench::facts::{describe, facts};
-use dense_bench::host_init::{Done, Job};
-use dense_bench::report::vmm_cost;
-use dense_bench::vmm_cost::{self as measure, CostSpec, Results};
+use dense_agent::facts::{describe, facts};
+use dense_agent::vmm_cost as measure;
+use dense_record::cost::{Cost, CostSpec, Results};
+use dense_record::job::{Done, Job};
+use dense_report::vmm_cost;
+use testbed::cells::run_job;
 use testbed::machine::Machine;
 use testbed::proc::Cancel;
-use testbed::{image, packages};
+use testbed::workshop::{Host, Workshop};
+use testbed::{image, machine, packages};
 
 use crate::Error;
-use crate::bench::run_job;
-use crate::parts::{StockHost, Workshop};
 
 /// The guest is an initial ram disk whose init says READY and waits.
 const WORKLOAD: &str = "compute";
@@ -87,7 +88,7 @@ fn here(workshop: &Workshop, runs: u32) -> Result<Results, Error> {
 
 /// Of vmm and its peers in the emulated host.
 fn emulated(workshop: &Workshop, args: &CostArgs) -> Result<Results, Error> {
-    let StockHost {
+    let Host {
         emulator,
         kernel,
         initrd,
@@ -97,6 +98,7 @@ fn emulated(workshop: &Workshop, args: &CostArgs) -> Result<Results, Error> {
         let version = packages::version(package).unwrap_or_default();
         versions.insert(package.to_string(), version);
     }
+    versions.insert("machine".into(), machine::version());
     for dir in [
         Some(emulator.dir.as_path()),
         Some(&kernel.dir),
@@ -137,7 +139,7 @@ fn emulated(workshop: &Workshop, args: &CostArgs) -> Result<Results, Error> {
     Ok(results)
 }
 
-type Costs = BTreeMap<String, Vec<dense_bench::vmm_cost::Cost>>;
+type Costs = BTreeMap<String, Vec<Cost>>;
 
 fn boot(machine: &Machine, spec: &CostSpec, cancel: &Cancel) -> Result<Costs, Error> {
     let work = tempfile::tempdir().map_err(testbed::Error::io("create", "a temporary folder"))?;

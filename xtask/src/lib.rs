@@ -1,11 +1,7 @@
 //! `cargo xtask`: builds the emulated host, runs the benchmark in it, and tests all.
 
 pub mod bench;
-pub mod boots;
 pub mod cost;
-pub mod each;
-pub mod parts;
-pub mod progress;
 pub mod report;
 pub mod test;
 
@@ -18,14 +14,6 @@ pub enum Error {
     /// A check of `cargo xtask test` failed; cargo has said why.
     #[error("{0} failed; see above")]
     Tests(String),
-    /// A kernel does not boot or says that something is wrong.
-    #[error("{kernel}: {report}; the patch before it is the last good one")]
-    Kernel {
-        /// Which patch it was built with last.
-        kernel: String,
-        /// What it said.
-        report: String,
-    },
     /// The user asked for something that is not there or can't be done.
     #[error("{0}")]
     Usage(String),

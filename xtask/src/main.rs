@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use dense_bench::plan::HostKernel;
+use dense_record::chosen::HostKernel;
+use testbed::each;
 use testbed::proc::Cancel;
+use testbed::workshop::Workshop;
 use xtask::bench::BenchArgs;
 use xtask::cost::CostArgs;
-use xtask::parts::Workshop;
-use xtask::{Error, bench, cost, each, report, test};
+use xtask::{Error, bench, cost, report, test};
 
 /// Builds, tests and measures vmfirst.
 #[derive(Debug, Parser)]
@@ -61,7 +62,7 @@ enum Command {
         /// The folder; it is made if it is not there
         folder: PathBuf,
     },
-    /// Put the table of the published results into README.md
+    /// Put the tables of the published results into README.md and the pages of docs/
     Report {
         /// Publish these results first
         results: Option<PathBuf>,
@@ -90,7 +91,7 @@ fn run(command: Command) -> Result<(), Error> {
         Command::Kernel { each } => {
             let workshop = Workshop::open(cancel)?;
             if each {
-                return each::run(&workshop);
+                return Ok(each::run(&workshop)?);
             }
             for kernel in HostKernel::OURS {
                 let kernel = workshop.host_kernel(kernel)?;

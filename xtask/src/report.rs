@@ -3,20 +3,24 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dense_bench::report::{self, ablation, contention, cost, matrix, summary, table, truth};
-use dense_bench::results::Results;
-use dense_bench::vmm_cost;
+use dense_record::cost;
+use dense_report::results::Results;
+use dense_report::{ablation, contention, matrix, summary, table, truth, vmm_cost};
+use sched_sim::docs;
+use testbed::workshop::repo;
 
 use crate::Error;
-use crate::parts::repo;
 
-/// A page with a table of published results.
+/// Where published results are, each in a file of its plan's name.
+const RESULTS: &str = "benches/results";
+
+/// A table of a plan's published results in a page.
 #[derive(Debug, Clone, Copy)]
-pub struct Page {
+struct Page {
     /// The page, from the repository's root.
-    pub page: &'static str,
-    /// The plan, whose results are in `benches/results/<plan>.json`.
-    pub plan: &'static str,
+    page: &'static str,
+    /// The plan; the table's name, too.
+    plan: &'static str,
     render: fn(&Path) -> Result<String, Error>,
 }
 
@@ -44,8 +48,8 @@ const fn rows(page: &'static str, plan: &'static str) -> Page {
     Page { page, plan, render }
 }
 
-/// All of them.
-pub const PAGES: &[Page] = &[
+/// All of them but the simulator's.
+const PAGES: &[Page] = &[
     short("README.md", "quick"),
     short("README.md", "controls"),
     short("README.md", "fairness"),
@@ -63,7 +67,7 @@ pub const PAGES: &[Page] = &[
     Page {
         page: "docs/measuring.md",
         plan: "cost",
-        render: |path| Ok(cost(&load(path)?)),
+        render: |path| Ok(dense_report::cost(&load(path)?)),
     },
     Page {
         page: "docs/vmm-cost.md",
@@ -98,7 +102,7 @@ fn ipi(results: &Results) -> String {
         .cells
         .iter()
         .cloned()
-        .partition(|cell| cell.workload.starts_with("truth-"));
+        .partition(|cell| cell.chosen.workload.starts_with("truth-"));
     let part = |cells| Results {
         cells,
         ..results.clone()
@@ -106,15 +110,56 @@ fn ipi(results: &Results) -> String {
     format!("{}\n{}", ablation(&part(work)), truth(&part(hits)))
 }
 
+/// A table that stands in a page between two lines with its name.
+#[derive(Debug, Clone)]
+pub struct Table {
+    /// The page, from the repository's root.
+    pub page: &'static str,
+    /// Its name there.
+    pub name: &'static str,
+    /// What the published results say.
+    pub text: String,
+}
+
+/// All tables, as the published results have them.
+pub fn tables() -> Result<Vec<Table>, Error> {
+    let folder = repo().join(RESULTS);
+    let measured = PAGES.iter().map(|page| {
+        Ok(Table {
+            page: page.page,
+            name: page.plan,
+            text: (page.render)(&page.results())?,
+        })
+    });
+    let mut all: Vec<Table> = measured.collect::<Result<_, Error>>()?;
+    let simulated = docs::tables(&folder).map_err(|e| Error::Usage(e.to_string()))?;
+    let simulated = simulated.into_iter();
+    all.extend(simulated.map(|(page, name, text)| Table { page, name, text }));
+    Ok(all)
+}
+
+impl Table {
+    /// The page's text with this table.
+    pub fn put_into(&self, text: &str) -> Result<String, Error> {
+        let name = self.name;
+        let begin = format!("<!-- {name} table: made by `cargo xtask report`, don't edit -->\n");
+        let end = format!("<!-- end of {name} table -->\n");
+        let missing = || Error::Usage(format!("{} has no lines {begin}and {end}", self.page));
+        let (before, rest) = text.split_once(&begin).ok_or_else(missing)?;
+        let (_, after) = rest.split_once(&end).ok_or_else(missing)?;
+        Ok(format!("{before}{begin}{}{end}{after}", self.text))
+    }
+}
+
 /// Publishes `results`, if given, and writes all tables into their pages.
 pub fn run(results: Option<&Path>) -> Result<(), Error> {
     if let Some(path) = results {
         publish(path)?;
     }
-    for page in PAGES {
-        let path = repo().join(page.page);
+    for table in tables()? {
+        let path = repo().join(table.page);
         let text = fs::read_to_string(&path).map_err(testbed::Error::io("read", &path))?;
-        let text = page.with_table(&text)?;
+        let text = table.put_into(&text)?;
         fs::write(&path, text).map_err(testbed::Error::io("write", &path))?;
     }
     Ok(())
@@ -143,30 +188,36 @@ fn load(path: &Path) -> Result<Results, Error> {
 }
 
 fn costs(path: &Path) -> Result<String, Error> {
-    let results = vmm_cost::Results::load(path).map_err(usage)?;
-    Ok(report::vmm_cost(&results))
+    let results = cost::Results::load(path).map_err(usage)?;
+    Ok(vmm_cost(&results))
 }
 
-fn usage(error: dense_bench::Error) -> Error {
+fn usage(error: dense_record::Error) -> Error {
     Error::Usage(error.to_string())
 }
 
 impl Page {
     fn results(&self) -> PathBuf {
-        repo().join(format!("benches/results/{}.json", self.plan))
+        repo().join(format!("{RESULTS}/{}.json", self.plan))
     }
+}
 
-    /// The page's text with this table as the published results have it.
-    pub fn with_table(&self, text: &str) -> Result<String, Error> {
-        let begin = format!(
-            "<!-- {} table: made by `cargo xtask report`, don't edit -->\n",
-            self.plan
-        );
-        let end = format!("<!-- end of {} table -->\n", self.plan);
-        let missing = || Error::Usage(format!("{} has no lines {begin}and {end}", self.page));
-        let (before, rest) = text.split_once(&begin).ok_or_else(missing)?;
-        let (_, after) = rest.split_once(&end).ok_or_else(missing)?;
-        let table = (self.render)(&self.results())?;
-        Ok(format!("{before}{begin}{table}{end}{after}"))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_put_between_its_lines_only() {
+        let begin = "<!-- x table: made by `cargo xtask report`, don't edit -->\n";
+        let page = format!("a\n{begin}old\n<!-- end of x table -->\nb\n");
+        let table = |name| Table {
+            page: "p",
+            name,
+            text: "new\n".into(),
+        };
+        let new = table("x").put_into(&page).unwrap();
+        assert_eq!(new, format!("a\n{begin}new\n<!-- end of x table -->\nb\n"));
+        let error = table("y").put_into(&page).unwrap_err().to_string();
+        assert!(error.starts_with("p has no lines"), "{error}");
     }
 }

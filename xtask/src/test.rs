@@ -2,12 +2,12 @@
 
 use std::process::Command;
 
-use dense_bench::plan::HostKernel;
+use dense_record::chosen::HostKernel;
 use testbed::packages;
 use testbed::proc::Cancel;
+use testbed::workshop::{Workshop, repo};
 
 use crate::Error;
-use crate::parts::{Workshop, repo};
 
 /// Format, lints and all tests that need no emulator.
 const QUICK: &[(&str, &[&str])] = &[

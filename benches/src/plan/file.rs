@@ -1,48 +1,54 @@
 //! A plan's file: what it may say, and in which line it says something wrong.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::marker::PhantomData;
+use std::ops::Range;
+use std::path::Path;
 
-use serde::de::value::{I64Deserializer, SeqAccessDeserializer, StrDeserializer};
-use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
+use checked_toml::{List, Source, different};
+use dense_record::chosen::{
+    Chosen, DiskMib, Guests, HostKernel, Layout, MemMib, Pcpus, Pinning, Pv, RoundNs, Seeds,
+    ThirdParty, TimelineMs, Vcpus, WarmupMs, WindowMs, check_knob, check_name,
+};
+use dense_record::{Error, Result};
+use serde::Deserialize;
 use toml::Spanned;
 
-use super::Variant;
-use crate::spec::{Layout, Pinning, Pv, ThirdParty, check_knob, check_name, check_range, fair};
-use crate::{Error, Result};
+/// The most memory and disk of all guests together, in MiB.
+const MOST_MIB: u64 = 1 << 20;
 
-/// The file as it is written.
-#[derive(Debug, serde::Deserialize)]
+/// The file.
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Raw {
+pub(super) struct Plan {
     #[serde(default)]
-    variant: Vec<RawVariant>,
+    pub variant: Vec<Variant>,
     #[serde(default)]
-    group: Vec<RawGroup>,
+    pub group: Vec<Group>,
 }
 
-#[derive(Debug, serde::Deserialize)]
+/// Which host kernel, and how it is set.
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawVariant {
-    name: Spanned<String>,
-    kernel: super::HostKernel,
+pub(super) struct Variant {
+    pub name: Spanned<String>,
+    pub kernel: HostKernel,
     #[serde(default)]
-    sysfs: BTreeMap<Spanned<String>, String>,
+    pub sysfs: BTreeMap<Spanned<String>, String>,
 }
 
-#[derive(Debug, serde::Deserialize)]
+/// Cells of all combinations of what the lists have.
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawGroup {
+pub(super) struct Group {
     #[serde(alias = "workloads")]
     workload: Spanned<List<String>>,
-    guests: Spanned<List<u32>>,
-    vcpus: Spanned<u32>,
-    pcpus: Spanned<u32>,
-    mem_mib: Spanned<u32>,
-    disk_mib: Spanned<u32>,
-    warmup_ms: Spanned<u64>,
-    window_ms: Spanned<u64>,
+    guests: Spanned<List<Guests>>,
+    vcpus: Vcpus,
+    pcpus: Pcpus,
+    mem_mib: Spanned<MemMib>,
+    disk_mib: DiskMib,
+    warmup_ms: WarmupMs,
+    window_ms: WindowMs,
     #[serde(alias = "variant")]
     variants: Spanned<List<String>>,
     cgroups: Option<Spanned<List<Layout>>>,
@@ -50,230 +56,171 @@ struct RawGroup {
     pv: Option<Spanned<List<Pv>>>,
     class: Option<Spanned<List<String>>>,
     third_party: Option<Spanned<List<ThirdParty>>>,
-    timeline_ms: Option<Spanned<u64>>,
-    round_ns: Spanned<List<u64>>,
-    seeds: Spanned<u64>,
+    timeline_ms: Option<Spanned<TimelineMs>>,
+    round_ns: Spanned<List<RoundNs>>,
+    pub seeds: Seeds,
 }
 
-/// A plan whose every value is in range.
-#[derive(Debug)]
-pub(super) struct Plan {
-    pub groups: Vec<Group>,
-    pub variants: Vec<Variant>,
-}
-
-/// Cells of all combinations of what the lists have.
-#[derive(Debug)]
-pub(super) struct Group {
-    pub workloads: Vec<String>,
-    pub guests: Vec<u32>,
-    pub vcpus: u32,
-    pub pcpus: u32,
-    pub mem_mib: u32,
-    pub disk_mib: u32,
-    pub warmup_ms: u64,
-    pub window_ms: u64,
-    pub variants: Vec<Variant>,
-    pub cgroups: Vec<Layout>,
-    pub pinning: Vec<Pinning>,
-    pub pv: Vec<Pv>,
-    pub classes: Vec<String>,
-    pub third_party: Vec<ThirdParty>,
-    pub timeline_ms: u64,
-    pub round_ns: Vec<u64>,
-    pub seeds: u64,
-}
+/// Something wrong at a place.
+type Wrong = (Range<usize>, String);
 
 /// Reads a plan; `known` are the variants that it may name beside its own.
 pub(super) fn parse(name: &str, text: &str, known: &[Variant]) -> Result<Plan> {
     let source = Source { name, text };
-    let raw: Raw = toml::from_str(text).map_err(|e| {
-        let start = e.span().map_or(0, |span| span.start);
-        source.wrong_at(start, e.message().replace('\n', ", "))
-    })?;
-    let mut variants = Vec::new();
-    for variant in raw.variant {
-        if has(&variants, variant.name.get_ref()) {
-            let what = format!("variant {} is there twice", variant.name.get_ref());
-            return Err(source.wrong(&variant.name, what));
+    let mut plan: Plan = source.read().map_err(Error::Invalid)?;
+    plan.check(known)
+        .map_err(|(at, what)| Error::Invalid(source.wrong(at, &what)))?;
+    let others = known.iter().filter(|k| !plan.has(k.name.get_ref()));
+    let others: Vec<Variant> = others.cloned().collect();
+    plan.variant.extend(others);
+    Ok(plan)
+}
+
+impl Plan {
+    /// What no single value shows.
+    fn check(&self, known: &[Variant]) -> std::result::Result<(), Wrong> {
+        for (number, variant) in self.variant.iter().enumerate() {
+            let name = variant.name.get_ref();
+            let at = |e: Error| (variant.name.span(), e.to_string());
+            check_name("name", name).map_err(at)?;
+            if self.variant[..number]
+                .iter()
+                .any(|v| v.name.get_ref() == name)
+            {
+                return Err((
+                    variant.name.span(),
+                    format!("variant {name} is there twice"),
+                ));
+            }
+            for path in variant.sysfs.keys() {
+                let at = |e: Error| (path.span(), e.to_string());
+                check_knob(Path::new(path.get_ref())).map_err(at)?;
+            }
         }
-        variants.push(source.variant(variant)?);
-    }
-    let others = known.iter().filter(|k| !has(&variants, &k.name)).cloned();
-    variants.extend(others.collect::<Vec<_>>());
-    let groups = raw.group.into_iter().map(|g| source.group(g, &variants));
-    Ok(Plan {
-        groups: groups.collect::<Result<_>>()?,
-        variants,
-    })
-}
-
-fn has(variants: &[Variant], name: &str) -> bool {
-    variants.iter().any(|v| v.name == name)
-}
-
-/// The text, to tell lines.
-struct Source<'a> {
-    name: &'a str,
-    text: &'a str,
-}
-
-impl Source<'_> {
-    /// The error that something is wrong where `at` is.
-    fn wrong<T>(&self, at: &Spanned<T>, what: impl fmt::Display) -> Error {
-        self.wrong_at(at.span().start, what)
+        let own = self.variant.iter().map(|v| v.name.get_ref().as_str());
+        let others = known.iter().map(|v| v.name.get_ref().as_str());
+        let others = others.filter(|name| !self.has(name));
+        let names: Vec<&str> = own.chain(others).collect();
+        self.group.iter().try_for_each(|group| group.check(&names))
     }
 
-    fn wrong_at(&self, start: usize, what: impl fmt::Display) -> Error {
-        let before = self.text.get(..start).unwrap_or_default();
-        let line = before.matches('\n').count() + 1;
-        Error::Invalid(format!("plan {}, line {line}: {what}", self.name))
+    fn has(&self, variant: &str) -> bool {
+        self.variant.iter().any(|v| v.name.get_ref() == variant)
     }
+}
 
-    fn variant(&self, raw: RawVariant) -> Result<Variant> {
-        check_name("name", raw.name.get_ref()).map_err(|e| self.wrong(&raw.name, e))?;
-        let mut sysfs = Vec::new();
-        for (path, value) in raw.sysfs {
-            check_knob(path.get_ref().as_ref()).map_err(|e| self.wrong(&path, e))?;
-            sysfs.push((path.into_inner().into(), value));
+impl Group {
+    fn check(&self, variants: &[&str]) -> std::result::Result<(), Wrong> {
+        list(&self.guests)?;
+        list(&self.round_ns)?;
+        self.cgroups.iter().try_for_each(list)?;
+        self.pinning.iter().try_for_each(list)?;
+        self.pv.iter().try_for_each(list)?;
+        self.third_party.iter().try_for_each(list)?;
+        names("workload", &self.workload)?;
+        self.class
+            .iter()
+            .try_for_each(|class| names("class", class))?;
+        list(&self.variants)?;
+        for name in &self.variants.get_ref().0 {
+            if !variants.contains(&name.as_str()) {
+                let there = variants.join(", ");
+                let what = format!("no variant is called {name}; there are: {there}");
+                return Err((self.variants.span(), what));
+            }
         }
-        Ok(Variant {
-            name: raw.name.into_inner(),
-            kernel: raw.kernel,
-            sysfs,
+        if let Some(timeline_ms) = &self.timeline_ms
+            && timeline_ms.get_ref().get() > self.window_ms.get()
+        {
+            return Err((timeline_ms.span(), "it is a part of the window".into()));
+        }
+        let guests = self.guests.get_ref().0.iter().map(|g| g.get());
+        let each = self.mem_mib.get_ref().get() + self.disk_mib.get();
+        let host = guests.max().unwrap_or(0) * each;
+        if host > MOST_MIB {
+            let what = format!("the guests' memory and disks are {host} MiB: at most {MOST_MIB}");
+            return Err((self.mem_mib.span(), what));
+        }
+        Ok(())
+    }
+
+    /// A seed's cells: all combinations, variants next to one another. `all` has what the
+    /// names of variants mean.
+    pub fn cells(&self, seed: u64, all: &[Variant]) -> Vec<Chosen> {
+        let one = Chosen {
+            vcpus: self.vcpus.get() as u32,
+            pcpus: self.pcpus.get() as u32,
+            mem_mib: self.mem_mib.get_ref().get() as u32,
+            disk_mib: self.disk_mib.get() as u32,
+            warmup_ms: self.warmup_ms.get(),
+            window_ms: self.window_ms.get(),
+            timeline_ms: self.timeline_ms.as_ref().map_or(0, |ms| ms.get_ref().get()),
+            seed,
+            ..Chosen::default()
+        };
+        let cells = each(vec![one], Some(&self.workload), |c, w| {
+            c.workload.clone_from(w)
+        });
+        let cells = each(cells, Some(&self.guests), |c, n| c.guests = n.get() as u32);
+        let cells = each(cells, Some(&self.round_ns), |c, ns| c.round_ns = ns.get());
+        let cells = each(cells, self.cgroups.as_ref(), |c, layout| {
+            c.cgroups = *layout
+        });
+        let cells = each(cells, self.pinning.as_ref(), |c, pinning| {
+            c.pinning = *pinning
+        });
+        let cells = each(cells, self.pv.as_ref(), |c, pv| c.pv = *pv);
+        let cells = each(cells, self.class.as_ref(), |c, class| {
+            c.class.clone_from(class)
+        });
+        let cells = each(cells, self.third_party.as_ref(), |c, third| {
+            c.third_party = *third
+        });
+        each(cells, Some(&self.variants), |cell, name| {
+            if let Some(variant) = all.iter().find(|v| v.name.get_ref() == name) {
+                variant.set(cell);
+            }
         })
     }
+}
 
-    fn group(&self, raw: RawGroup, variants: &[Variant]) -> Result<Group> {
-        let group = Group {
-            vcpus: self.number("vcpus", &raw.vcpus)?,
-            pcpus: self.number("pcpus", &raw.pcpus)?,
-            mem_mib: self.number("mem_mib", &raw.mem_mib)?,
-            disk_mib: self.number("disk_mib", &raw.disk_mib)?,
-            warmup_ms: self.number("warmup_ms", &raw.warmup_ms)?,
-            window_ms: self.number("window_ms", &raw.window_ms)?,
-            seeds: self.number("seeds", &raw.seeds)?,
-            variants: self.variants(&raw.variants, variants)?,
-            cgroups: self.optional("cgroups", raw.cgroups, Layout::Flat)?,
-            pinning: self.optional("pinning", raw.pinning, Pinning::None)?,
-            pv: self.optional("pv", raw.pv, Pv::None)?,
-            classes: match raw.class {
-                Some(list) => self.names("class", &list)?,
-                None => vec![fair()],
-            },
-            third_party: self.optional("third_party", raw.third_party, ThirdParty::None)?,
-            timeline_ms: match raw.timeline_ms {
-                Some(time) => self.number("timeline_ms", &time)?,
-                None => 0,
-            },
-            workloads: self.names("workload", &raw.workload)?,
-            round_ns: self.numbers("round_ns", &raw.round_ns)?,
-            guests: self.numbers("guests", &raw.guests)?,
-        };
-        let most = group.guests.iter().copied().max().unwrap_or(0);
-        let each = u64::from(group.mem_mib) + u64::from(group.disk_mib);
-        let host = u64::from(most) * each;
-        if host > 1 << 20 {
-            let what = format!("the guests' memory and disks are {host} MiB: at most 1048576");
-            return Err(self.wrong(&raw.mem_mib, what));
-        }
-        Ok(group)
-    }
-
-    fn number<T: Copy + Into<u64>>(&self, name: &str, value: &Spanned<T>) -> Result<T> {
-        check_range(name, (*value.get_ref()).into()).map_err(|e| self.wrong(value, e))?;
-        Ok(*value.get_ref())
-    }
-
-    fn numbers<T>(&self, name: &str, list: &Spanned<List<T>>) -> Result<Vec<T>>
-    where
-        T: Copy + Into<u64> + PartialEq,
-    {
-        for value in &list.get_ref().0 {
-            check_range(name, (*value).into()).map_err(|e| self.wrong(list, e))?;
-        }
-        self.list(name, list)
-    }
-
-    fn names(&self, name: &str, list: &Spanned<List<String>>) -> Result<Vec<String>> {
-        for value in &list.get_ref().0 {
-            check_name(name, value).map_err(|e| self.wrong(list, e))?;
-        }
-        self.list(name, list)
-    }
-
-    fn optional<T: Clone + PartialEq>(
-        &self,
-        name: &str,
-        list: Option<Spanned<List<T>>>,
-        default: T,
-    ) -> Result<Vec<T>> {
-        list.map_or(Ok(vec![default]), |list| self.list(name, &list))
-    }
-
-    /// The values: at least one, at most 64, none twice.
-    fn list<T: Clone + PartialEq>(&self, name: &str, list: &Spanned<List<T>>) -> Result<Vec<T>> {
-        let values = &list.get_ref().0;
-        let twice = (1..values.len()).any(|i| values[..i].contains(&values[i]));
-        if twice || !(1..=64).contains(&values.len()) {
-            let what = format!("{name}: from 1 to 64 different values");
-            return Err(self.wrong(list, what));
-        }
-        Ok(values.clone())
-    }
-
-    fn variants(&self, names: &Spanned<List<String>>, all: &[Variant]) -> Result<Vec<Variant>> {
-        let find = |name: &String| {
-            all.iter()
-                .find(|v| v.name == *name)
-                .cloned()
-                .ok_or_else(|| {
-                    let there: Vec<_> = all.iter().map(|v| v.name.as_str()).collect();
-                    let there = there.join(", ");
-                    self.wrong(
-                        names,
-                        format!("no variant is called {name}; there are: {there}"),
-                    )
-                })
-        };
-        self.list("variants", names)?.iter().map(find).collect()
+impl Variant {
+    fn set(&self, cell: &mut Chosen) {
+        cell.variant.clone_from(self.name.get_ref());
+        cell.host_kernel = self.kernel;
+        let files = self.sysfs.iter();
+        cell.sysfs = files
+            .map(|(path, v)| (path.get_ref().into(), v.clone()))
+            .collect();
     }
 }
 
-/// Several values, or one without brackets.
-#[derive(Debug)]
-struct List<T>(Vec<T>);
+/// All cells with each value in turn; a plan that says none leaves them as they are.
+fn each<T>(
+    cells: Vec<Chosen>,
+    values: Option<&Spanned<List<T>>>,
+    set: impl Fn(&mut Chosen, &T),
+) -> Vec<Chosen> {
+    let Some(values) = values else { return cells };
+    let with = |cell: &Chosen, value: &T| {
+        let mut cell = cell.clone();
+        set(&mut cell, value);
+        cell
+    };
+    let values = &values.get_ref().0;
+    let all = cells
+        .iter()
+        .flat_map(|cell| values.iter().map(move |v| (cell, v)));
+    all.map(|(cell, value)| with(cell, value)).collect()
+}
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct OneOrMany<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrMany<T> {
-            type Value = List<T>;
+fn list<T: PartialEq>(list: &Spanned<List<T>>) -> std::result::Result<(), Wrong> {
+    different(&list.get_ref().0).map_err(|what| (list.span(), what))
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a value or a list of values")
-            }
-
-            fn visit_i64<E: serde::de::Error>(self, value: i64) -> std::result::Result<List<T>, E> {
-                let one = T::deserialize(I64Deserializer::new(value))?;
-                Ok(List(vec![one]))
-            }
-
-            fn visit_str<E: serde::de::Error>(
-                self,
-                value: &str,
-            ) -> std::result::Result<List<T>, E> {
-                let one = T::deserialize(StrDeserializer::new(value))?;
-                Ok(List(vec![one]))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(
-                self,
-                seq: A,
-            ) -> std::result::Result<List<T>, A::Error> {
-                Vec::deserialize(SeqAccessDeserializer::new(seq)).map(List)
-            }
-        }
-        deserializer.deserialize_any(OneOrMany(PhantomData))
-    }
+fn names(what: &str, words: &Spanned<List<String>>) -> std::result::Result<(), Wrong> {
+    list(words)?;
+    let mut all = words.get_ref().0.iter();
+    let checked = all.try_for_each(|word| check_name(what, word));
+    checked.map_err(|e| (words.span(), e.to_string()))
 }

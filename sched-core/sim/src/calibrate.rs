@@ -2,11 +2,11 @@
 //! simulated.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use dense_bench::results::{Cell, Results};
-use dense_bench::stats::paired_percent;
+use dense_report::md::Table;
+use dense_report::results::{Cell, Results};
+use dense_report::stats::paired_percent;
 
 use crate::policy::{Policy, Variant};
 use crate::run;
@@ -28,10 +28,10 @@ pub fn merge(all: Vec<Results>, folder: &Path) -> Result<Results> {
     let rest: Vec<Cell> = all.flat_map(|results| results.cells).collect();
     let first = std::mem::take(&mut merged.cells);
     for cell in first.into_iter().chain(rest) {
-        if !scenario(folder, &cell.workload).exists() {
+        if !scenario(folder, &cell.chosen.workload).exists() {
             continue;
         }
-        let which = |c: &Cell| (setting(c), c.variant.clone(), c.seed);
+        let which = |c: &Cell| (setting(c), c.chosen.variant.clone(), c.chosen.seed);
         let key = which(&cell);
         merged.cells.retain(|other| which(other) != key);
         merged.cells.push(cell);
@@ -88,8 +88,8 @@ fn measured_variants(
     of: &BTreeMap<&str, BTreeMap<u64, f64>>,
 ) -> Vec<(Variant, Policy)> {
     let known = |name: &&str| {
-        let cell = measured.cells.iter().find(|c| c.variant == **name)?;
-        let variant = Variant::of_cell(name, &cell.options)?;
+        let cell = measured.cells.iter().find(|c| c.chosen.variant == **name)?;
+        let variant = Variant::of_cell(&cell.chosen);
         let policy = variant.policy().ok()?;
         Some((variant, policy))
     };
@@ -106,10 +106,13 @@ fn measured_ratio(ratio: f64, pairs: &[(f64, f64)]) -> String {
 /// A row for each setting and variant that both have.
 pub fn table(measured: &Results, simulated: &Results) -> String {
     let (real, model) = (values(measured), values(simulated));
-    let mut out = String::from(
-        "| VMs x vCPUs on CPUs | variant | measured (seeds) | simulated | off by |\n\
-         |---|---|---|---|---|\n",
-    );
+    let mut table = Table::new([
+        "VMs x vCPUs on CPUs",
+        "variant",
+        "measured (seeds)",
+        "simulated",
+        "off by",
+    ]);
     let (mut rows, mut close, mut pairs, mut ordered) = (0, 0, 0, 0);
     for (setting, variants) in &real {
         let Some(of) = model.get(setting) else {
@@ -129,56 +132,63 @@ pub fn table(measured: &Results, simulated: &Results) -> String {
             };
             (rows, close) = (rows + 1, close + u32::from(miss.is_empty()));
             let (name, off) = (title(setting), 100.0 * off);
-            // Writing to a String does not fail.
-            let _ = writeln!(
-                out,
-                "| {name} | {variant} | {spread} | x{model:.2} | {off:+.0} %{miss} |"
-            );
+            table.row([
+                name,
+                variant.to_string(),
+                spread,
+                format!("x{model:.2}"),
+                format!("{off:+.0} %{miss}"),
+            ]);
             ratios.push((real, model));
         }
         let (all, right) = order(&ratios);
         (pairs, ordered) = (pairs + all, ordered + right);
     }
-    let _ = writeln!(
-        out,
-        "\nWithin 15 %: {close} of {rows}. Pairs of variants of one cell that differ by more \
-         than 3 % in the measurement: {pairs}; the model has {ordered} of them in the same order."
-    );
-    out
+    format!(
+        "{table}\nWithin 15 %: {close} of {rows}. Pairs of variants of one cell that differ by \
+         more than 3 % in the measurement: {pairs}; the model has {ordered} of them in the same \
+         order.\n"
+    )
 }
 
 /// What stock's vCPUs do, measured and simulated: what the scenarios' times are set by at
 /// 2:1, and a check of the model elsewhere.
 pub fn stock_table(measured: &Results, simulated: &Results) -> String {
-    let mut out = String::from(
-        "| stock | | spin exits/s | yields tried/s | got a CPU/s | halts/s | time on a CPU | \
-         time asleep |\n|---|---|---|---|---|---|---|---|\n",
-    );
+    let mut table = Table::new([
+        "stock",
+        "",
+        "spin exits/s",
+        "yields tried/s",
+        "got a CPU/s",
+        "halts/s",
+        "time on a CPU",
+        "time asleep",
+    ]);
     for setting in values(measured).keys() {
         let name = title(setting);
         for (results, whose) in [(measured, "testbed"), (simulated, "model")] {
-            let of = |c: &&Cell| c.variant == "stock" && tables::setting(c) == *setting;
+            let of = |c: &&Cell| c.chosen.variant == "stock" && tables::setting(c) == *setting;
             let cells: Vec<&Cell> = results.cells.iter().filter(of).collect();
             if !cells.is_empty() {
-                let _ = writeln!(out, "| {name} | {whose} | {} |", figures(&cells));
+                table.row([&[name.clone(), whose.into()][..], &figures(&cells)].concat());
             }
         }
     }
-    out
+    table.to_string()
 }
 
-fn figures(cells: &[&Cell]) -> String {
+fn figures(cells: &[&Cell]) -> [String; 6] {
     let mean = |of: &dyn Fn(&Cell) -> f64| {
         cells.iter().map(|c| of(c)).sum::<f64>() / cells.len().max(1) as f64
     };
     let rate =
         |name: &str| mean(&|c| c.counters.get(name).copied().unwrap_or(0) as f64 / c.window_s);
-    let vcpus = mean(&|c| f64::from(c.guests * c.vcpus));
+    let vcpus = mean(&|c| f64::from(c.chosen.guests * c.chosen.vcpus));
     let [run, delay] = ["vcpu_run_ns", "vcpu_delay_ns"].map(|name| rate(name) / 1e9);
     let counts = ["spin_exits", "yield_attempts", "vcpu_runs", "halt_exits"];
-    let counts = counts.map(|name| format!("{:.0}", rate(name)));
+    let [exits, tried, got, halts] = counts.map(|name| format!("{:.0}", rate(name)));
     let [run, asleep] = [run, vcpus - run - delay].map(|s| format!("{:.0} %", 100.0 * s / vcpus));
-    format!("{} | {run} | {asleep}", counts.join(" | "))
+    [exits, tried, got, halts, run, asleep]
 }
 
 fn title((workload, layout, guests, vcpus, cpus): &Setting) -> String {

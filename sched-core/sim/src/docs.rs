@@ -1,17 +1,14 @@
-//! Keeps the tables of docs/simulator.md and docs/sched-core.md equal to what was committed.
+//! The tables of docs/simulator.md and docs/sched-core.md.
 
-use std::fmt::Write;
 use std::path::Path;
 
-use dense_bench::results::Results;
+use dense_report::md::Table;
+use dense_report::results::Results;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 use crate::scale::{self, Scale};
 use crate::{Error, Result, calibrate, tables};
 
-/// Where the results are.
-const RESULTS: &str = "benches/results";
 /// What was measured, and what the model made of it.
 const CALIBRATED: [&str; 2] = ["calibrated.json", "sim-calibrate.json"];
 /// What an event costs.
@@ -29,57 +26,34 @@ const FINDINGS: [&str; 7] = [
 /// What sched-core's functions cost, from its benchmarks.
 const COST: &str = "sched-core.json";
 
-/// Writes the pages with their tables anew; with `check` only compares.
-pub fn write(root: &Path, check: bool) -> Result<()> {
-    let folder = root.join(RESULTS);
-    page(root, "docs/simulator.md", check, |text| {
-        simulator(&folder, text)
-    })?;
-    page(root, "docs/sched-core.md", check, |text| {
-        let cost: Cost = json(&folder.join(COST))?;
-        tables::replace(text, "cost", &cost.table())
-    })
-}
+/// The page of the model and its findings.
+pub const PAGE: &str = "docs/simulator.md";
+/// The page of what sched-core's functions cost.
+pub const COST_PAGE: &str = "docs/sched-core.md";
 
-fn page(
-    root: &Path,
-    name: &str,
-    check: bool,
-    render: impl Fn(&str) -> Result<String>,
-) -> Result<()> {
-    let page = root.join(name);
-    let before = read(&page)?;
-    let after = render(&before)?;
-    if before == after {
-        return Ok(());
-    }
-    if check {
-        let what = format!("{name} differs from its results: run `sched-sim docs`");
-        return Err(Error::Invalid(what));
-    }
-    std::fs::write(&page, after).map_err(|source| Error::Io {
-        what: "write",
-        path: page.clone(),
-        source,
-    })
-}
+/// A table: its page, its name there, and what it says by the results in a folder.
+pub type Rendered = (&'static str, &'static str, String);
 
-fn simulator(folder: &Path, page: &str) -> Result<String> {
+/// All tables of the two pages, from the results in `folder`.
+pub fn tables(folder: &Path) -> Result<Vec<Rendered>> {
     let load =
         |name: &str| Results::load(&folder.join(name)).map_err(|e| Error::Invalid(e.to_string()));
     let [measured, simulated] = CALIBRATED;
     let (measured, simulated) = (load(measured)?, load(simulated)?);
-    let table = calibrate::table(&measured, &simulated);
-    let page = tables::replace(page, "calibration", &table)?;
-    let table = calibrate::stock_table(&measured, &simulated);
-    let mut page = tables::replace(&page, "stock", &table)?;
+    let scale: Scale = read_json(&folder.join(SCALE))?;
+    let cost: Cost = read_json(&folder.join(COST))?;
+    let mut all = vec![
+        (PAGE, "calibration", calibrate::table(&measured, &simulated)),
+        (PAGE, "stock", calibrate::stock_table(&measured, &simulated)),
+        (PAGE, "scale", scale::table(&scale.points)),
+        (PAGE, "minutes", scale::minutes_table(&scale.minutes)),
+        (COST_PAGE, "cost", cost.table()),
+    ];
     for name in FINDINGS {
         let results = load(&format!("sim-{name}.json"))?;
-        page = tables::replace(&page, name, &tables::compare(&results))?;
+        all.push((PAGE, name, tables::compare(&results)));
     }
-    let scale: Scale = json(&folder.join(SCALE))?;
-    let page = tables::replace(&page, "scale", &scale::table(&scale.points))?;
-    tables::replace(&page, "minutes", &scale::minutes_table(&scale.minutes))
+    Ok(all)
 }
 
 /// What `cargo bench -p sched-core --bench instructions` leaves.
@@ -100,7 +74,7 @@ struct Work {
 
 impl Cost {
     fn table(&self) -> String {
-        let mut out = String::from("| what | instructions | ns |\n|---|---|---|\n");
+        let mut table = Table::new(["what", "instructions", "ns"]);
         for work in &self.work {
             let each = &work.instructions;
             let [least, median, most] =
@@ -117,24 +91,13 @@ impl Cost {
             let ns = work.ns.map_or("-".into(), |[low, median, high]| {
                 format!("{median:.1} ({low:.1} to {high:.1})")
             });
-            // Writing to a String does not fail.
-            let _ = writeln!(out, "| {} | {spread} | {ns} |", work.name);
+            table.row([work.name.clone(), spread, ns]);
         }
         let cpu = self.cpu.as_deref().unwrap_or("unknown");
-        let _ = writeln!(out, "\nTimes on: {cpu}.");
-        out
+        format!("{table}\nTimes on: {cpu}.\n")
     }
 }
 
-fn json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let wrong = |e| Error::Invalid(format!("{}: {e}", path.display()));
-    serde_json::from_str(&read(path)?).map_err(wrong)
-}
-
-fn read(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|source| Error::Io {
-        what: "read",
-        path: path.into(),
-        source,
-    })
+fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T> {
+    dense_record::json::read_json(path).map_err(|e| Error::Invalid(e.to_string()))
 }

@@ -15,7 +15,7 @@
 //! | [`calibrate`] | how far is that from what the testbed measured? |
 //! | [`scale`] | what does an event cost on a large host? |
 //! | [`tables`] | how does the documentation show results? |
-//! | [`docs`] | are the published tables those of the results? |
+//! | [`docs`] | which tables has the documentation? |
 //! | [`timers`] | which event is the earliest? |
 #![forbid(unsafe_code)]
 

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use dense_bench::results::Results;
+use dense_report::results::Results;
 use indicatif::{ProgressBar, ProgressStyle};
 use sched_sim::scenario::Scenario;
-use sched_sim::{Error, Result, calibrate, docs, run, scale, tables};
+use sched_sim::{Error, Result, calibrate, run, scale, tables};
 
 /// Simulates hosts with many VMs, to compare what a scheduler makes of spinning vCPUs.
 #[derive(Debug, Parser)]
@@ -67,15 +67,6 @@ enum Command {
         #[arg(long)]
         plot: Option<PathBuf>,
     },
-    /// Write the tables of docs/simulator.md anew from the committed results
-    Docs {
-        /// The repository
-        #[arg(default_value = ".")]
-        root: PathBuf,
-        /// Only say whether they are as they should be
-        #[arg(long)]
-        check: bool,
-    },
     /// Say whether a scenario makes sense
     Check {
         /// The scenario, TOML
@@ -101,7 +92,6 @@ fn main() -> ExitCode {
             calibrate_files(&measured, &scenarios, to, seeds)
         }
         Command::Scale { out, plot } => measure_scale(out.as_deref(), plot.as_deref()),
-        Command::Docs { root, check } => docs::write(&root, check),
         Command::Check { scenario } => Scenario::load(&scenario).map(|s| {
             println!(
                 "{}: {} vCPUs on {} CPUs",
@@ -132,7 +122,7 @@ fn run_file(path: &Path, out: Option<&Path>, seeds: Option<u64>) -> Result<()> {
             .save(out)
             .map_err(|e| Error::Invalid(e.to_string()))?;
     }
-    print!("{}", dense_bench::report::table(&results));
+    print!("{}", dense_report::table(&results));
     Ok(())
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use dense_bench::plan::HostKernel;
+use dense_record::chosen::{Chosen, HostKernel};
 use sched_core::cascade::{Rank, Ranks};
 use sched_core::debooster::{self, Tunables};
 use serde::Deserialize;
@@ -206,31 +206,27 @@ impl Variant {
         Ok(policy)
     }
 
-    /// What results say of it: as the harness, the kernel and each file.
-    pub fn options(&self) -> BTreeMap<String, String> {
+    /// Says in a cell that it is this variant's.
+    pub fn set(&self, cell: &mut Chosen) {
         let files = self.sysfs.iter();
-        let mut options: BTreeMap<String, String> = files
-            .map(|(path, value)| (path.as_ref().clone(), value.clone()))
+        cell.variant.clone_from(self.name.as_ref());
+        cell.host_kernel = self.kernel;
+        cell.sysfs = files
+            .map(|(path, v)| (path.as_ref().into(), v.clone()))
             .collect();
-        options.insert("host_kernel".into(), self.kernel.name().into());
-        options
     }
 
-    /// The variant called `name` that a cell with these options had.
-    pub fn of_cell(name: &str, options: &BTreeMap<String, String>) -> Option<Self> {
-        let kernel = match options.get("host_kernel")?.as_str() {
-            "stock" => HostKernel::Stock,
-            "patched" => HostKernel::Patched,
-            "compare" => HostKernel::Compare,
-            _ => return None,
-        };
-        let files = options.iter().filter(|(path, _)| path.starts_with('/'));
-        let sysfs = files.map(|(path, value)| (Spanned::new(0..0, path.clone()), value.clone()));
-        Some(Self {
-            name: Spanned::new(0..0, name.into()),
-            kernel,
-            sysfs: sysfs.collect(),
-        })
+    /// The variant that a cell had.
+    pub fn of_cell(cell: &Chosen) -> Self {
+        let path = |path: &std::path::Path| Spanned::new(0..0, path.display().to_string());
+        let files = cell.sysfs.iter();
+        Self {
+            name: Spanned::new(0..0, cell.variant.clone()),
+            kernel: cell.host_kernel,
+            sysfs: files
+                .map(|(file, value)| (path(file), value.clone()))
+                .collect(),
+        }
     }
 }
 
@@ -280,8 +276,10 @@ mod tests {
             let name = variant.name.as_ref();
             let policy = variant.policy();
             assert!(policy.is_ok(), "{name}: {policy:?}");
-            let of = Variant::of_cell(name, &variant.options()).unwrap();
-            assert_eq!(of.policy(), policy, "{name} from a cell's options");
+            let mut cell = Chosen::default();
+            variant.set(&mut cell);
+            let of = Variant::of_cell(&cell);
+            assert_eq!(of.policy(), policy, "{name} from a cell");
         }
     }
 

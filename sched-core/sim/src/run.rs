@@ -4,7 +4,10 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use dense_bench::results::{Cell, Results, sha256};
+use dense_record::chosen::{Chosen, Pinning};
+use dense_record::json::sha256;
+use dense_record::measured::Facts;
+use dense_report::results::{Cell, Results};
 use rayon::prelude::*;
 
 use crate::host::Host;
@@ -60,19 +63,9 @@ pub fn cell(scenario: &Scenario, variant: &Variant, policy: &Policy, seed: u64) 
     let per_guest: Vec<f64> = work.iter().map(|(_, n)| *n as f64 / window_s).collect();
     let counters = counters(&host);
     let said = format!("{work:?} {counters:?} {:?}", host.cpu_time());
-    let spec = &scenario.host;
     Cell {
-        workload: workload(scenario),
-        variant: variant.name.as_ref().clone(),
-        guests: per_guest.len() as u32,
-        vcpus: scenario
-            .vm
-            .first()
-            .map_or(0, |vm| vm.vcpus.as_ref().get() as u32),
-        pcpus: spec.cpus.get() as u32,
-        seed,
+        chosen: chosen(scenario, variant, seed, per_guest.len()),
         kernel: "model of 6.12.117".into(),
-        options: options(scenario, variant),
         host: "simulated".into(),
         value: per_guest.iter().sum(),
         unit: "rounds/s".into(),
@@ -83,29 +76,43 @@ pub fn cell(scenario: &Scenario, variant: &Variant, policy: &Policy, seed: u64) 
         virtual_s: (warmup + window) as f64 / 1e3,
         wall_s: begin.elapsed().as_secs_f64(),
         console_sha256: sha256(said.as_bytes()),
-        machine: BTreeMap::new(),
+        machine: machine(scenario),
         timeline: None,
     }
 }
 
-/// What was chosen beside the fields that results have, as the harness names it.
-fn options(scenario: &Scenario, variant: &Variant) -> BTreeMap<String, String> {
+/// What was chosen, as the harness says it.
+fn chosen(scenario: &Scenario, variant: &Variant, seed: u64, guests: usize) -> Chosen {
     let spec = &scenario.host;
-    let pinning = if spec.pinned { "one-to-one" } else { "none" };
-    let mut options = variant.options();
-    options.extend(
-        [
-            ("scenario", scenario.name.as_ref().clone()),
-            ("cgroup_layout", spec.layout.name().into()),
-            ("pinning", pinning.into()),
-            ("hz", spec.hz.get().to_string()),
-            ("spin_window_ns", spec.cost.spin_window_ns.get().to_string()),
-            ("warmup_ms", scenario.warmup_ms.get().to_string()),
-            ("window_ms", scenario.window_ms.get().to_string()),
-        ]
-        .map(|(name, value)| (name.to_string(), value)),
-    );
-    options
+    let vcpus = scenario.vm.first().map_or(0, |vm| vm.vcpus.as_ref().get());
+    let mut chosen = Chosen {
+        workload: workload(scenario),
+        guests: guests as u32,
+        vcpus: vcpus as u32,
+        pcpus: spec.cpus.get() as u32,
+        cgroups: spec.layout,
+        pinning: match spec.pinned {
+            true => Pinning::OneToOne,
+            false => Pinning::None,
+        },
+        seed,
+        warmup_ms: scenario.warmup_ms.get(),
+        window_ms: scenario.window_ms.get(),
+        ..Chosen::default()
+    };
+    variant.set(&mut chosen);
+    chosen
+}
+
+/// What is worth knowing of the modelled host.
+fn machine(scenario: &Scenario) -> Facts {
+    let spec = &scenario.host;
+    let facts = [
+        ("scenario", scenario.name.as_ref().clone()),
+        ("hz", spec.hz.get().to_string()),
+        ("spin_window_ns", spec.cost.spin_window_ns.get().to_string()),
+    ];
+    facts.map(|(name, value)| (name.to_string(), value)).into()
 }
 
 /// The names of what runs, each once.

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use dense_report::md::Table;
 use plotters::prelude::*;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
@@ -171,34 +172,39 @@ pub fn plot(points: &[Point], path: &Path) -> Result<()> {
 
 /// The minutes as a table.
 pub fn minutes_table(minutes: &[Minute]) -> String {
-    let mut out = String::from(
-        "| scenario | variant | virtual s | events | CPU s | peak memory, MiB |\n\
-         |---|---|---|---|---|---|\n",
-    );
+    let mut table = Table::new([
+        "scenario",
+        "variant",
+        "virtual s",
+        "events",
+        "CPU s",
+        "peak memory, MiB",
+    ]);
     for m in minutes {
         let [vms, vcpus, cpus] = m.shape;
-        out += &format!(
-            "| {}: {vms} VMs x {vcpus} vCPUs on {cpus} | {} | {:.0} | {} | {:.1} | {:.0} |\n",
-            m.scenario, m.variant, m.virtual_s, m.events, m.cpu_s, m.memory_mib
-        );
+        table.row([
+            format!("{}: {vms} VMs x {vcpus} vCPUs on {cpus}", m.scenario),
+            m.variant.clone(),
+            format!("{:.0}", m.virtual_s),
+            m.events.to_string(),
+            format!("{:.1}", m.cpu_s),
+            format!("{:.0}", m.memory_mib),
+        ]);
     }
-    out
+    table.to_string()
 }
 
 /// The points as a table.
 pub fn table(points: &[Point]) -> String {
-    let mut out = String::from(
-        "| CPUs | events | ns an event | virtual s | CPU s |\n|---|---|---|---|---|\n",
-    );
+    let mut table = Table::new(["CPUs", "events", "ns an event", "virtual s", "CPU s"]);
     for p in points {
-        out += &format!(
-            "| {} | {} | {:.0} | {:.2} | {:.2} |\n",
-            p.cpus,
-            p.events,
-            p.cost_ns(),
-            p.virtual_s,
-            p.cpu_s
-        );
+        table.row([
+            p.cpus.to_string(),
+            p.events.to_string(),
+            format!("{:.0}", p.cost_ns()),
+            format!("{:.2}", p.virtual_s),
+            format!("{:.2}", p.cpu_s),
+        ]);
     }
-    out
+    table.to_string()
 }

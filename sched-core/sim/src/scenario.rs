@@ -3,7 +3,6 @@
 //! docs/simulator.md has every key. A value that makes no sense is refused with its line
 //! and column.
 
-mod bounded;
 mod step;
 
 use std::path::Path;
@@ -11,7 +10,9 @@ use std::path::Path;
 use serde::Deserialize;
 use toml::Spanned;
 
-pub use bounded::Bounded;
+use checked_toml::Source;
+pub use dense_record::bounded::Bounded;
+pub use dense_record::chosen::Layout;
 pub use step::{Action, Step};
 
 use crate::policy::{Policy, Variant};
@@ -128,30 +129,6 @@ pub enum Start {
     Random,
 }
 
-/// How vCPUs are put into cgroups.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Layout {
-    /// All in one.
-    #[default]
-    Flat,
-    /// A group for each VM.
-    Vm,
-    /// A group for each VM, and in it one for each vCPU, as libvirt makes them.
-    Vcpu,
-}
-
-impl Layout {
-    /// As in scenario files and results.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Flat => "flat",
-            Self::Vm => "vm",
-            Self::Vcpu => "vcpu",
-        }
-    }
-}
-
 /// What things cost, in ns of the CPU they happen on.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -177,14 +154,14 @@ pub struct Costs {
 impl Default for Costs {
     fn default() -> Self {
         Self {
-            switch_ns: Bounded(1_500),
-            spin_exit_ns: Bounded(2_000),
-            spin_window_ns: Bounded(3_000),
-            look_ns: Bounded(5),
-            yield_ns: Bounded(500),
-            send_ns: Bounded(2_000),
-            halt_ns: Bounded(0),
-            wake_ns: Bounded(4_000),
+            switch_ns: Bounded::new(1_500),
+            spin_exit_ns: Bounded::new(2_000),
+            spin_window_ns: Bounded::new(3_000),
+            look_ns: Bounded::new(5),
+            yield_ns: Bounded::new(500),
+            send_ns: Bounded::new(2_000),
+            halt_ns: Bounded::new(0),
+            wake_ns: Bounded::new(4_000),
         }
     }
 }
@@ -243,22 +220,22 @@ pub struct HogSpec {
 }
 
 fn one() -> Bounded<1, 10_000> {
-    Bounded(1)
+    Bounded::new(1)
 }
 fn one_vm() -> Spanned<Bounded<1, 65_536>> {
-    Spanned::new(0..0, Bounded(1))
+    Spanned::new(0..0, Bounded::new(1))
 }
 fn sixteen() -> Bounded<1, 4096> {
-    Bounded(16)
+    Bounded::new(16)
 }
 fn halt_poll() -> Ns {
-    Bounded(200_000)
+    Bounded::new(200_000)
 }
 fn hz() -> Bounded<24, 10_000> {
-    Bounded(250)
+    Bounded::new(250)
 }
 fn weight() -> Bounded<1, 10_000> {
-    Bounded(100)
+    Bounded::new(100)
 }
 
 impl Scenario {
@@ -274,13 +251,11 @@ impl Scenario {
 
     /// Reads `text`, called `name` in errors.
     pub fn parse(text: &str, name: &str) -> Result<Self> {
-        let at = |span: Option<std::ops::Range<usize>>, what: &str| {
-            let (line, column) = place(text, span.map_or(0, |s| s.start));
-            Error::Scenario(format!("{name}:{line}:{column}: {}", one_line(what)))
-        };
-        let scenario: Self = toml::from_str(text).map_err(|e| at(e.span(), e.message()))?;
+        let source = Source { name, text };
+        let scenario: Self = source.read().map_err(Error::Scenario)?;
         for size in scenario.sizes() {
-            size.check().map_err(|(span, what)| at(Some(span), &what))?;
+            let checked = size.check();
+            checked.map_err(|(span, what)| Error::Scenario(source.wrong(span, &what)))?;
         }
         Ok(scenario)
     }
@@ -407,16 +382,4 @@ impl Scenario {
             false => Err((vm.steps.span(), "a round that takes no time".into())),
         }
     }
-}
-
-/// Line and column, from 1, of a byte of `text`.
-fn place(text: &str, byte: usize) -> (usize, usize) {
-    let before = text.get(..byte).unwrap_or("");
-    let line = before.matches('\n').count() + 1;
-    let start = before.rfind('\n').map_or(0, |at| at + 1);
-    (line, before[start..].chars().count() + 1)
-}
-
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -1,12 +1,11 @@
 //! Tables of docs/simulator.md: small ones, generated from committed results.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
-use dense_bench::results::{Cell, Results};
-use dense_bench::stats::paired_percent;
-
-use crate::{Error, Result};
+use dense_record::chosen::word;
+use dense_report::md::Table;
+use dense_report::results::{Cell, Results};
+use dense_report::stats::paired_percent;
 
 /// What a variant is compared with.
 const BASE: &str = "stock";
@@ -16,13 +15,13 @@ pub type Setting = (String, String, u32, u32, u32);
 
 /// A cell's setting.
 pub fn setting(cell: &Cell) -> Setting {
-    let layout = cell.options.get("cgroup_layout").cloned();
+    let chosen = &cell.chosen;
     (
-        cell.workload.clone(),
-        layout.unwrap_or_default(),
-        cell.guests,
-        cell.vcpus,
-        cell.pcpus,
+        chosen.workload.clone(),
+        word(&chosen.cgroups),
+        chosen.guests,
+        chosen.vcpus,
+        chosen.pcpus,
     )
 }
 
@@ -31,8 +30,8 @@ pub fn values(results: &Results) -> BTreeMap<Setting, BTreeMap<&str, BTreeMap<u6
     let mut all: BTreeMap<Setting, BTreeMap<&str, BTreeMap<u64, f64>>> = BTreeMap::new();
     for cell in &results.cells {
         let of = all.entry(setting(cell)).or_default();
-        let of = of.entry(cell.variant.as_str()).or_default();
-        of.insert(cell.seed, cell.value);
+        let of = of.entry(cell.chosen.variant.as_str()).or_default();
+        of.insert(cell.chosen.seed, cell.value);
     }
     all
 }
@@ -63,15 +62,14 @@ pub fn pairs(of: &BTreeMap<&str, BTreeMap<u64, f64>>, variant: &str) -> Vec<(f64
 pub fn compare(results: &Results) -> String {
     let mut variants: Vec<&str> = Vec::new();
     for cell in &results.cells {
-        if cell.variant != BASE && !variants.contains(&cell.variant.as_str()) {
-            variants.push(&cell.variant);
+        if cell.chosen.variant != BASE && !variants.contains(&cell.chosen.variant.as_str()) {
+            variants.push(&cell.chosen.variant);
         }
     }
-    let mut out = String::from("| VMs x vCPUs on CPUs | stock |");
-    for variant in &variants {
-        let _ = write!(out, " {variant} |");
-    }
-    let _ = write!(out, "\n|---|---|{}", "---|".repeat(variants.len()));
+    let titles = ["VMs x vCPUs on CPUs", BASE]
+        .into_iter()
+        .chain(variants.iter().copied());
+    let mut table = Table::new(titles);
     let all = values(results);
     let mut order: Vec<&Setting> = all.keys().collect();
     order.sort_by_key(|s| (&s.0, &s.1, s.4, s.2, s.3));
@@ -83,20 +81,21 @@ pub fn compare(results: &Results) -> String {
             .map_or(Vec::new(), |v| v.values().copied().collect());
         let mean = base.iter().sum::<f64>() / base.len().max(1) as f64;
         let fair = fairness(results, setting, BASE);
-        let _ = write!(
-            out,
-            "\n| {workload}, {layout}: {guests} x {vcpus} on {cpus} | {mean:.0}, {fair} |"
-        );
+        let mut row = vec![
+            format!("{workload}, {layout}: {guests} x {vcpus} on {cpus}"),
+            format!("{mean:.0}, {fair}"),
+        ];
         for variant in &variants {
             let difference = paired_percent(&pairs(of, variant));
             let text = difference.map_or("-".into(), |e| match e.half_width {
                 Some(half) => format!("{:+.1} ± {half:.1} %", e.mean),
                 None => format!("{:+.1} %", e.mean),
             });
-            let _ = write!(out, " {text}, {} |", fairness(results, setting, variant));
+            row.push(format!("{text}, {}", fairness(results, setting, variant)));
         }
+        table.row(row);
     }
-    out + "\n"
+    table.to_string()
 }
 
 /// Work of the slowest VM against the fastest's, the mean over the seeds; of VMs that run
@@ -105,11 +104,12 @@ fn fairness(results: &Results, of: &Setting, variant: &str) -> String {
     let cells = results
         .cells
         .iter()
-        .filter(|c| c.variant == variant && setting(c) == *of);
+        .filter(|c| c.chosen.variant == variant && setting(c) == *of);
     let each: Vec<f64> = cells
         .filter_map(|c| {
-            if c.workload.contains('+') {
-                let share = f64::from(c.pcpus) * c.window_s * 1e9 / f64::from(c.guests);
+            if c.chosen.workload.contains('+') {
+                let share =
+                    f64::from(c.chosen.pcpus) * c.window_s * 1e9 / f64::from(c.chosen.guests);
                 return Some(*c.counters.get("sim_least_vm_run_ns")? as f64 / share);
             }
             let least = c.per_guest.iter().copied().reduce(f64::min)?;
@@ -118,14 +118,4 @@ fn fairness(results: &Results, of: &Setting, variant: &str) -> String {
         })
         .collect();
     format!("{:.2}", each.iter().sum::<f64>() / each.len().max(1) as f64)
-}
-
-/// `text` with `table` between the markers called `name`.
-pub fn replace(text: &str, name: &str, table: &str) -> Result<String> {
-    let begin = format!("<!-- {name} table: made by `sched-sim docs`, don't edit -->\n");
-    let end = format!("<!-- end of {name} table -->");
-    let missing = || Error::Invalid(format!("the page has no markers of table {name}"));
-    let from = text.find(&begin).ok_or_else(missing)? + begin.len();
-    let to = from + text[from..].find(&end).ok_or_else(missing)?;
-    Ok(format!("{}{table}{}", &text[..from], &text[to..]))
 }

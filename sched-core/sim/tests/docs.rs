@@ -1,23 +1,4 @@
-//! docs/simulator.md shows what was committed.
-
-use std::path::Path;
-
-use sched_sim::{docs, tables};
-
-#[test]
-fn tables_are_those_of_the_results() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    docs::write(&root, true).unwrap();
-}
-
-#[test]
-fn a_table_is_put_between_its_markers_only() {
-    let begin = "<!-- x table: made by `sched-sim docs`, don't edit -->\n";
-    let page = format!("a\n{begin}old\n<!-- end of x table -->\nb\n");
-    let new = tables::replace(&page, "x", "new\n").unwrap();
-    assert_eq!(new, format!("a\n{begin}new\n<!-- end of x table -->\nb\n"));
-    assert!(tables::replace(&page, "y", "").is_err());
-}
+//! docs/simulator.md knows every key of a scenario, and every variant.
 
 /// Every key and variant that a scenario may have is on the page: serde names the known
 /// ones when it meets one that it doesn't know.

@@ -191,7 +191,7 @@ fn results_are_read_by_the_harness() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("results.json");
     results.save(&path).unwrap();
-    let table = dense_bench::report::table(&dense_bench::results::Results::load(&path).unwrap());
+    let table = dense_report::table(&dense_report::results::Results::load(&path).unwrap());
     assert!(table.contains("Host: simulated"), "{table}");
 }
 

@@ -60,8 +60,8 @@ pub enum Action {
 }
 
 fn one_lock() -> Bounded<1, 4096> {
-    Bounded(1)
+    Bounded::new(1)
 }
 fn always() -> Bounded<0, 1_000> {
-    Bounded(1_000)
+    Bounded::new(1_000)
 }

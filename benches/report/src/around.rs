@@ -1,0 +1,94 @@
+//! What stands above and below the tables of a run.
+
+use std::collections::BTreeSet;
+
+use dense_record::chosen::word;
+
+use crate::results::{COMMIT, Cell, Failure, Results};
+
+/// What the line above the table names when all cells agree on it.
+#[expect(clippy::type_complexity, reason = "a table of functions")]
+const SHARED: &[(&str, fn(&Cell) -> Option<String>)] = &[
+    ("cgroup layout", |c| Some(word(&c.chosen.cgroups))),
+    ("pinning", |c| Some(word(&c.chosen.pinning))),
+    ("PV", |c| Some(word(&c.chosen.pv))),
+    ("HZ", |c| c.machine.get("hz").cloned()),
+    ("instructions/ns a CPU", |c| {
+        c.machine.get("instructions_per_ns").cloned()
+    }),
+];
+
+/// A line for each cell without a result.
+pub fn failures(results: &Results) -> String {
+    let lines = results.failures.iter().map(|failure| {
+        let Failure {
+            key,
+            error,
+            console,
+        } = failure;
+        format!("- no result: `{key}`: {error} (console: {console})\n")
+    });
+    let lines: String = lines.collect();
+    match lines.is_empty() {
+        true => lines,
+        false => lines + "\n",
+    }
+}
+
+/// The line above the table: what the figures were measured on.
+pub fn headline(results: &Results, variants: &[&str]) -> String {
+    let distinct = |of: &dyn Fn(&Cell) -> &str| -> Vec<String> {
+        let all: BTreeSet<&str> = results.cells.iter().map(of).collect();
+        all.into_iter().map(String::from).collect()
+    };
+    let mut parts = vec![format!(
+        "Host: {}",
+        distinct(&|c| c.host.as_str()).join(" and ")
+    )];
+    for (title, value) in SHARED {
+        if let Some(Some(first)) = results.cells.first().map(value)
+            && results
+                .cells
+                .iter()
+                .all(|c| value(c).as_ref() == Some(&first))
+        {
+            parts.push(format!("{title}: {first}"));
+        }
+    }
+    if let Some(source) = results.versions.get("linux-source-6.12") {
+        parts.push(format!("Linux {source}"));
+    }
+    for variant in variants {
+        let kernels: BTreeSet<&str> = results
+            .cells
+            .iter()
+            .filter(|c| c.chosen.variant == *variant)
+            .map(|c| c.kernel.as_str())
+            .collect();
+        let kernels: Vec<&str> = kernels.into_iter().collect();
+        parts.push(format!("{variant}: {}", kernels.join(" and ")));
+    }
+    format!("{}.", parts.join("; "))
+}
+
+/// What stands under the table.
+pub fn caveats(results: &Results) -> String {
+    let mut out = String::new();
+    if results.cells.iter().any(|c| c.host == "emulated") {
+        let commit = results
+            .versions
+            .get(COMMIT)
+            .map(|c| c.get(..12).unwrap_or(c));
+        let at = commit.map_or(String::new(), |c| format!(", at commit {c},"));
+        out += &format!(
+            "Emulated ratios are not metal: CPUs here have no caches and no pipelines. \
+             `cargo xtask bench --plan {}`{at} gives these digits on any machine; \
+             `dense-bench run` measures the same on your own KVM host (docs/measuring.md).\n",
+            results.plan
+        );
+    }
+    out += "± is half a 95 % interval by Student's t over the seeds; differences are paired \
+            by seed, and one counts when its interval excludes 0; d is Cohen's d for pairs: \
+            the mean difference in its standard deviations.\n";
+    out
+}
