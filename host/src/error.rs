@@ -39,6 +39,14 @@ pub enum Error {
         /// The value that was read back.
         found: String,
     },
+    /// A part failed, and what was done before it could not be undone.
+    #[error("{error}; could not be put back: {stays}")]
+    Stuck {
+        /// What failed.
+        error: Box<Error>,
+        /// What has its new value still.
+        stays: String,
+    },
     /// A thread, process or group that was there before.
     #[error("{0} has ended")]
     Gone(String),

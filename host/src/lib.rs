@@ -1,10 +1,16 @@
 //! The VMs of a host, whoever launched them: find, steer and observe them from outside.
 //!
-//! [`act`] is all that changes something: the class, slice, clamps, CPUs, cookie and
-//! control group of a thread by its id, with the caller's rights, each read back.
+//! [`read`] knows the kernel's files and has no opinion on them. [`model`] makes VMs,
+//! threads and rates of what they say. [`act`] is all that changes something: the class,
+//! slice, clamps, CPUs, cookie and control group of a thread by its id, with the caller's
+//! rights, each read back; [`act::Door`] undoes what was half done.
 
 pub mod act;
+#[cfg(feature = "cli")]
+pub mod cli;
 mod error;
+pub mod model;
+pub mod read;
 
 pub use error::Error;
 

@@ -65,11 +65,11 @@ impl CpuList {
 
     /// Lets a thread run on these CPUs only, and reads that back.
     pub fn give(&self, tid: Tid) -> Result<()> {
-        self.give_to(tid, None)
+        self.give_to(tid, &whose(tid))
     }
 
-    fn give_to(&self, tid: Tid, vcpu: Option<u8>) -> Result<()> {
-        let whose = vcpu.map_or_else(|| whose(tid), |vcpu| format!("vCPU {vcpu}"));
+    /// The same; `whose` is what messages call the thread.
+    pub fn give_to(&self, tid: Tid, whose: &str) -> Result<()> {
         let (pid, set) = (Pid::from_raw(tid), self.set());
         let refused = |source: Errno| match source {
             Errno::INVAL => Error::Unavailable(format!(
@@ -78,7 +78,7 @@ impl CpuList {
             )),
             _ => {
                 let right = "; a thread of another user takes root or CAP_SYS_NICE";
-                Error::refused(format!("give CPUs {self} to"), &whose, source, right)
+                Error::refused(format!("give CPUs {self} to"), whose, source, right)
             }
         };
         sched_setaffinity(pid, &set).map_err(refused)?;
@@ -165,8 +165,9 @@ impl Affinity {
     /// Lets each of the vCPUs' threads run on its CPUs only, and reads that back.
     pub fn give(&self, vcpus: &[Tid]) -> Result<()> {
         self.check(vcpus.len())?;
-        self.lists()
-            .try_for_each(|(vcpu, list)| list.give_to(vcpus[usize::from(vcpu)], Some(vcpu)))
+        self.lists().try_for_each(|(vcpu, list)| {
+            list.give_to(vcpus[usize::from(vcpu)], &format!("vCPU {vcpu}"))
+        })
     }
 }
 

@@ -58,7 +58,10 @@ impl Cgroup {
     pub fn write(&self, file: &str, text: &str) -> Result<()> {
         let write = || -> io::Result<()> {
             // One that is there: a confined thread makes none.
-            let mut file = OpenOptions::new().write(true).open(self.0.join(file))?;
+            let mut file = OpenOptions::new()
+                .write(true)
+                .truncate(true)
+                .open(self.0.join(file))?;
             file.write_all(text.as_bytes())
         };
         write().map_err(|source| self.failed("write", file, source))

@@ -9,14 +9,17 @@ mod attr;
 mod cgroup;
 mod class;
 pub mod cookie;
+mod door;
 mod shares;
 mod slice;
 mod text;
+pub mod tune;
 mod uclamp;
 
 pub use affinity::{Affinity, CpuList};
 pub use cgroup::{Cgroup, mount_point};
 pub use class::Class;
+pub use door::{Done, Door, Target, Write};
 pub use shares::{CpuMax, CpuWeight};
 pub use slice::Slice;
 pub use uclamp::Uclamp;

@@ -1,0 +1,178 @@
+//! The commands of `vmfirst`. Each has a file; what they share is here.
+
+mod list;
+pub mod prometheus;
+mod set;
+mod stat;
+mod top;
+mod tune;
+
+use std::io::Write;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::model::{Found, Vm, find, shown};
+use crate::read::Root;
+use crate::{Error, Result};
+
+const HELP: &str = "\
+Examples:
+  vmfirst list                              which VMs run here, whoever launched them
+  vmfirst stat --watch                      who waits for a CPU, and how much
+  vmfirst set web --vcpu-slice 0.5ms        web's vCPUs run sooner, and for shorter
+  vmfirst set web --core-sched vm           no stranger beside web on a core
+  vmfirst tune dense                        what the profile would change on this host
+  vmfirst stat --prometheus                 for a scraper
+
+A VM is named by its name or by its process's id. Root sees all; others see what
+is theirs. Nothing is changed by list, stat and top.";
+
+/// Find, steer and observe the VMs of a host, whoever launched them.
+#[derive(Debug, Parser)]
+#[command(name = "vmfirst", version, after_help = HELP)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List the VMs of this host
+    #[command(after_help = list::HELP)]
+    List(list::Options),
+    /// Show what VMs did: ready time, run time, halts, spins, throttling
+    #[command(after_help = stat::HELP)]
+    Stat(stat::Options),
+    /// Change where and how a VM's threads run
+    #[command(after_help = set::HELP)]
+    Set(set::Options),
+    /// Compare the host's knobs with a profile, apply it, take it back
+    #[command(after_help = tune::HELP)]
+    Tune(tune::Options),
+    /// Watch VMs in a terminal, sorted
+    #[command(after_help = top::HELP)]
+    Top(top::Options),
+    /// Write man pages or completions, for packages
+    #[command(hide = true)]
+    Generate(Generate),
+}
+
+/// What packages need.
+#[derive(Debug, Args)]
+struct Generate {
+    /// Where to write man pages of all commands
+    #[arg(long, value_name = "FOLDER")]
+    man: Option<std::path::PathBuf>,
+    /// Print a shell's completions
+    #[arg(long, value_name = "SHELL")]
+    completions: Option<clap_complete::Shell>,
+}
+
+/// Runs the command.
+pub fn run(cli: Cli) -> Result<()> {
+    let root = Root::default();
+    match cli.command {
+        Command::List(options) => options.run(&root),
+        Command::Stat(options) => options.run(&root),
+        Command::Set(options) => options.run(&root),
+        Command::Tune(options) => options.run(&root),
+        Command::Top(options) => options.run(&root),
+        Command::Generate(options) => options.run(),
+    }
+}
+
+impl Generate {
+    fn run(self) -> Result<()> {
+        let mut command = <Cli as clap::CommandFactory>::command();
+        if let Some(shell) = self.completions {
+            clap_complete::generate(shell, &mut command, "vmfirst", &mut std::io::stdout());
+        }
+        let Some(folder) = self.man else {
+            return Ok(());
+        };
+        command.build();
+        let pages = command.get_subcommands().filter(|c| !c.is_hide_set());
+        let pages = pages.map(|page| (format!("vmfirst-{}", page.get_name()), page));
+        let pages = pages.chain([("vmfirst".to_string(), &command)]);
+        for (name, page) in pages {
+            let path = folder.join(format!("{name}.8"));
+            let mut text = Vec::new();
+            let man = clap_mangen::Man::new(page.clone())
+                .section("8")
+                .manual("vmfirst");
+            man.render(&mut text)
+                .and_then(|()| std::fs::write(&path, text))
+                .map_err(|source| {
+                    Error::refused("write", path.display().to_string(), source, "")
+                })?;
+        }
+        Ok(())
+    }
+}
+
+/// The VMs that are asked for: all when none is named. Notes go to stderr.
+fn select(root: &Root, names: &[String]) -> Result<Vec<Vm>> {
+    let Found { vms, notes } = find(root);
+    notes.iter().for_each(|note| warn(note));
+    choose(vms, names)
+}
+
+fn choose(vms: Vec<Vm>, names: &[String]) -> Result<Vec<Vm>> {
+    if names.is_empty() {
+        return Ok(vms);
+    }
+    let mut chosen: Vec<Vm> = Vec::new();
+    for name in names {
+        let matches = |vm: &&Vm| vm.name == *name || vm.pid.to_string() == *name;
+        let found: Vec<&Vm> = vms.iter().filter(matches).collect();
+        match found[..] {
+            [vm] if chosen.contains(vm) => {}
+            [vm] => chosen.push(vm.clone()),
+            [] => {
+                return Err(Error::Usage(format!(
+                    "no VM is called {}: vmfirst list shows those that run",
+                    shown(name)
+                )));
+            }
+            _ => {
+                let pids: Vec<_> = found.iter().map(|vm| vm.pid.to_string()).collect();
+                return Err(Error::Usage(format!(
+                    "{} VMs are called {}: give a process's id instead: {}",
+                    found.len(),
+                    shown(name),
+                    pids.join(", ")
+                )));
+            }
+        }
+    }
+    Ok(chosen)
+}
+
+fn warn(note: &str) {
+    eprintln!("vmfirst: {note}");
+}
+
+/// Prints; a reader that has gone is no error.
+fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::refused("write to", "standard output", error, ""))
+        }
+        Err(_) => std::process::exit(0),
+        Ok(()) => Ok(()),
+    }
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Result<String> {
+    let text = serde_json::to_string(value);
+    text.map_err(|error| Error::Usage(format!("cannot write JSON: {error}")))
+}
+
+/// At most `width` characters; what is cut off ends in "~".
+fn cut(text: &str, width: usize) -> String {
+    match text.chars().count() > width {
+        true => text.chars().take(width - 1).chain(['~']).collect(),
+        false => text.into(),
+    }
+}

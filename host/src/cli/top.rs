@@ -1,0 +1,214 @@
+//! `vmfirst top`.
+
+use std::cmp::Ordering;
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+use crossterm::event::{Event, KeyCode, KeyEventKind, KeyModifiers, poll, read};
+use ratatui::layout::Constraint;
+use ratatui::style::{Modifier, Style};
+use ratatui::text::Line;
+use ratatui::widgets::{Cell, Row, Table};
+use ratatui::{Frame, layout::Layout};
+
+use super::cut;
+use super::stat::{HITS, Watch, headline, mark, per_second, ready};
+use crate::model::{HostRates, Vm, VmRates, shown};
+use crate::read::Root;
+use crate::{Error, Result};
+
+/// What `vmfirst top --help` ends with.
+pub const HELP: &str = "\
+Keys: r ready time, c run time, n name, h halts, y yields: sorts by that, again turns it
+round; arrows and PageUp, PageDown move; q ends. READY% is marked from 5 % (!) and 10 % (!!) on.
+vmfirst stat --help says what the columns mean.";
+
+/// By what VMs are sorted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Sort {
+    Ready,
+    Run,
+    Name,
+    Halts,
+    Yields,
+}
+
+/// The options.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// VMs by name or process id [default: all]
+    #[arg(value_name = "VM")]
+    names: Vec<String>,
+    /// By what to sort
+    #[arg(long, value_name = "COLUMN", default_value = "ready")]
+    sort: Sort,
+    /// How often to look, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "1")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=3600))]
+    interval: u32,
+}
+
+struct Screen {
+    host: HostRates,
+    rates: Vec<VmRates>,
+    sort: Sort,
+    reverse: bool,
+    first: usize,
+}
+
+impl Options {
+    /// Shows the screen until "q".
+    pub fn run(self, root: &Root) -> Result<()> {
+        if !std::io::stdout().is_terminal() {
+            return Err(Error::Usage(
+                "top needs a terminal: vmfirst stat --watch prints the same to a file".into(),
+            ));
+        }
+        let mut watch = Watch::new(root.clone(), self.names)?;
+        let mut screen = Screen {
+            host: HostRates::default(),
+            rates: vec![VmRates::default(); watch.vms.len()],
+            sort: self.sort,
+            reverse: false,
+            first: 0,
+        };
+        let failed = |source| Error::refused("draw on", "the terminal", source, "");
+        let mut terminal = ratatui::try_init().map_err(failed)?;
+        let interval = Duration::from_secs(self.interval.into());
+        let shown = loop {
+            if let Err(error) = terminal.draw(|frame| screen.draw(frame, &watch)) {
+                break Err(failed(error));
+            }
+            let until = Instant::now() + interval;
+            match screen.keys(until) {
+                Ok(true) => {}
+                Ok(false) => break Ok(()),
+                Err(error) => break Err(failed(error)),
+            }
+            if Instant::now() >= until {
+                (screen.host, screen.rates) = watch.step();
+                watch.refresh();
+                screen.rates.resize(watch.vms.len(), VmRates::default());
+            }
+        };
+        ratatui::restore();
+        shown
+    }
+}
+
+impl Screen {
+    /// Waits for a key that changes the screen, or the time; false ends.
+    fn keys(&mut self, until: Instant) -> std::io::Result<bool> {
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || !poll(left)? {
+                return Ok(true);
+            }
+            match read()? {
+                Event::Key(key) if key.kind == KeyEventKind::Press => {
+                    let control = key.modifiers.contains(KeyModifiers::CONTROL);
+                    match key.code {
+                        KeyCode::Char('q') | KeyCode::Esc => return Ok(false),
+                        KeyCode::Char('c') if control => return Ok(false),
+                        code => self.key(code),
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn key(&mut self, code: KeyCode) {
+        let sort = match code {
+            KeyCode::Char('r') => Sort::Ready,
+            KeyCode::Char('c') => Sort::Run,
+            KeyCode::Char('n') => Sort::Name,
+            KeyCode::Char('h') => Sort::Halts,
+            KeyCode::Char('y') => Sort::Yields,
+            KeyCode::Down => return self.first += 1,
+            KeyCode::Up => return self.first = self.first.saturating_sub(1),
+            KeyCode::PageDown => return self.first += 20,
+            KeyCode::PageUp => return self.first = self.first.saturating_sub(20),
+            _ => return,
+        };
+        self.reverse = self.sort == sort && !self.reverse;
+        self.sort = sort;
+    }
+
+    fn order(&self, a: (&Vm, &VmRates), b: (&Vm, &VmRates)) -> Ordering {
+        let number = |(vm, rates): (&Vm, &VmRates)| match self.sort {
+            Sort::Ready => ready(vm, rates).0,
+            Sort::Run => run(vm, rates),
+            Sort::Halts => count(rates, &["halt_exits"]),
+            Sort::Yields => count(rates, YIELDS),
+            Sort::Name => 0.0,
+        };
+        let order = number(b)
+            .total_cmp(&number(a))
+            .then_with(|| a.0.name.cmp(&b.0.name));
+        if self.reverse { order.reverse() } else { order }
+    }
+
+    fn draw(&mut self, frame: &mut Frame, watch: &Watch) {
+        let bold = Style::new().add_modifier(Modifier::BOLD);
+        let [head, body] =
+            Layout::vertical([Constraint::Length(1), Constraint::Min(1)]).areas(frame.area());
+        let line = headline(&self.host, watch.cpus);
+        frame.render_widget(Line::from(line.trim_end().to_string()), head);
+        let mut all: Vec<_> = watch.vms.iter().zip(&self.rates).collect();
+        all.sort_by(|a, b| self.order(*a, *b));
+        self.first = self.first.min(all.len().saturating_sub(1));
+        let rows = all
+            .into_iter()
+            .skip(self.first)
+            .map(|(vm, rates)| row(vm, rates));
+        let names = [
+            "NAME", "VMM", "VCPUS", "RUN%", "READY%", "WORST%", "HALTS", "YIELDS", "THROT%",
+        ];
+        let widths = [18, 10, 5, 7, 8, 8, 6, 6, 6].map(Constraint::Length);
+        let table = Table::new(rows, widths).column_spacing(0);
+        let header = names.iter().zip([0, 0, 5, 7, 8, 8, 6, 6, 6]);
+        let header = header.map(|(name, width)| Cell::from(format!("{name:>width$}")));
+        frame.render_widget(table.header(Row::new(header).style(bold)), body);
+    }
+}
+
+const YIELDS: &[&str] = &["directed_yield_attempted"];
+
+fn run(vm: &Vm, rates: &VmRates) -> f64 {
+    vm.vcpu_tasks()
+        .filter_map(|(_, t)| Some(rates.tasks.get(&t.tid)?.run_percent))
+        .sum()
+}
+
+fn count(rates: &VmRates, names: &[&str]) -> f64 {
+    names.iter().filter_map(|name| rates.kvm.get(name)).sum()
+}
+
+fn row<'a>(vm: &Vm, rates: &VmRates) -> Row<'a> {
+    let (mean, worst) = ready(vm, rates);
+    let yields = match per_second(rates, HITS).as_str() {
+        "-" => per_second(rates, YIELDS),
+        hits => hits.into(),
+    };
+    let style = match mark(mean) {
+        "!!" => Style::new().red(),
+        "!" => Style::new().yellow(),
+        _ => Style::new(),
+    };
+    let cells = [
+        cut(&shown(&vm.name), 17),
+        cut(vm.vmm.name(), 9),
+        format!("{:>5}", vm.vcpus),
+        format!("{:>7.1}", run(vm, rates)),
+        format!("{mean:>6.2}{:<2}", mark(mean)),
+        format!("{worst:>6.2}{:<2}", mark(worst)),
+        format!("{:>6}", per_second(rates, &["halt_exits"])),
+        format!("{yields:>6}"),
+        rates
+            .throttled_percent
+            .map_or(format!("{:>6}", "-"), |p| format!("{p:>6.1}")),
+    ];
+    Row::new(cells).style(style)
+}

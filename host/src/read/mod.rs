@@ -1,0 +1,79 @@
+//! Readers: what the kernel's files say, without an opinion on what it is for.
+//!
+//! All paths are below a [`Root`], so that everything here, and the model over it, is
+//! tested on recorded trees. The formats of /proc are parsed by `procfs-core`, which takes
+//! any reader; control groups' files are single values and flat keys, for which no crate
+//! is needed (`cgroups-rs` and `libcgroups` bring managers and policy, and don't read
+//! back what they wrote).
+
+mod cgroup;
+mod host;
+mod kvm;
+mod proc;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub use cgroup::{Hierarchy, Pressure, Throttling};
+pub use host::{CpuTimes, Topology};
+pub use kvm::{KvmVm, VCPU_COUNTERS};
+pub use proc::{Groups, Meter, Times};
+
+/// Where a host's files are: "/", or a recorded tree.
+#[derive(Debug, Clone)]
+pub struct Root(PathBuf);
+
+impl Default for Root {
+    fn default() -> Self {
+        Self("/".into())
+    }
+}
+
+impl Root {
+    /// A tree that has proc, sys and run as a host has.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// Where a file of the host is; `path` is as on the host.
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.0.join(path.trim_start_matches('/'))
+    }
+
+    /// A file's text without the line's end; bytes that are no UTF-8 are replaced.
+    pub fn text(&self, path: &str) -> io::Result<String> {
+        text(&self.path(path))
+    }
+
+    /// The names in a folder that are numbers, in order.
+    fn numbers(&self, path: &str) -> io::Result<Vec<i32>> {
+        let mut numbers: Vec<i32> = fs::read_dir(self.path(path))?
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+}
+
+fn text(path: &Path) -> io::Result<String> {
+    let bytes = fs::read(path)?;
+    let text = String::from_utf8_lossy(&bytes);
+    Ok(text.trim_end_matches('\n').to_string())
+}
+
+/// The value behind `key` in a file of lines "key value".
+fn flat(text: &str, key: &str) -> Option<u64> {
+    text.lines().find_map(|line| {
+        let (found, value) = line.split_once(' ')?;
+        (found == key).then(|| value.trim().parse().ok())?
+    })
+}
+
+fn proc_error(error: procfs_core::ProcError) -> io::Error {
+    match error {
+        procfs_core::ProcError::Io(error, _) => error,
+        other => io::Error::new(io::ErrorKind::InvalidData, other.to_string()),
+    }
+}

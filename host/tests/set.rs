@@ -1,0 +1,291 @@
+//! `vmfirst` on VMs that are there: a process with KVM's files and threads, steered from
+//! outside.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use vmfirst_host::act::{Class, Slice};
+
+fn skip(why: &str) {
+    eprintln!("SKIP: {why}");
+}
+
+/// The example `machine`, which cargo builds beside the tests.
+fn machine() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.parent()
+        .unwrap()
+        .parent()
+        .unwrap()
+        .join("examples/machine")
+}
+
+fn vmfirst(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_vmfirst"))
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into()
+}
+
+struct Machine(Child);
+
+impl Machine {
+    /// With threads of these names; none without KVM.
+    fn start(program: &Path, threads: &[&str], uid: Option<u32>) -> Option<Self> {
+        if !Path::new("/dev/kvm").exists() {
+            skip("no KVM");
+            return None;
+        }
+        let mut command = Command::new(program);
+        command
+            .args(threads)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        if let Some(uid) = uid {
+            command.uid(uid);
+        }
+        let mut child = command.spawn().unwrap();
+        let out = child.stdout.take().unwrap();
+        let machine = Self(child);
+        let mut line = String::new();
+        BufReader::new(out).read_line(&mut line).unwrap();
+        if line != "ready\n" {
+            skip("KVM can't be used");
+            return None;
+        }
+        Some(machine)
+    }
+
+    fn pid(&self) -> String {
+        self.0.id().to_string()
+    }
+
+    fn threads(&self, name: &str) -> Vec<i32> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.0.id()))
+            .unwrap()
+            .flatten();
+        let mut tids: Vec<i32> = tasks
+            .filter(|task| {
+                let comm = std::fs::read_to_string(task.path().join("comm")).unwrap();
+                comm.starts_with(name)
+            })
+            .map(|task| task.file_name().to_str().unwrap().parse().unwrap())
+            .collect();
+        tids.sort_unstable();
+        tids
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn class_slice_and_cpus_are_set_from_outside() {
+    let Some(machine) = Machine::start(&machine(), &["vcpu0", "vcpu1"], None) else {
+        return;
+    };
+    let pid = machine.pid();
+    let vcpus = machine.threads("vcpu");
+    let output = vmfirst(&[
+        "set",
+        &pid,
+        "--vcpu-class",
+        "batch",
+        "--vcpu-affinity",
+        "1=0",
+    ]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("class of vCPU 0 of VM other-"), "{text}");
+    assert!(vcpus.iter().all(|&tid| Class::of(tid).unwrap() == "batch"));
+    let status = std::fs::read_to_string(format!("/proc/{}/status", vcpus[1])).unwrap();
+    assert!(status.contains("Cpus_allowed_list:\t0\n"), "{status}");
+    let list = vmfirst(&["list", "--threads", &pid]);
+    let list = String::from_utf8(list.stdout).unwrap();
+    assert_eq!(list.matches("batch").count(), 2, "{list}");
+    let json = vmfirst(&["list", "--json", &pid]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json[0]["vcpus"], 2);
+    assert_eq!(json[0]["tasks"][1]["cpus"], "0");
+}
+
+/// A thread's CPUs and class were set when the group's file turned out to be out of reach.
+#[test]
+fn when_a_part_fails_nothing_is_changed() {
+    let Some(machine) = Machine::start(&machine(), &["vcpu0", "vcpu1"], None) else {
+        return;
+    };
+    let vcpus = machine.threads("vcpu");
+    let slices: Vec<_> = vcpus.iter().map(|&tid| Slice::of(tid).unwrap()).collect();
+    // CPU 1023 is in no host of tests: vCPU 0 has its CPUs, then vCPU 1 can't.
+    let affinity = ["set", &machine.pid(), "--vcpu-affinity", "0=0,1=1023"];
+    let output = vmfirst(&affinity);
+    assert!(!output.status.success());
+    assert!(
+        stderr(&output).contains("vCPU 1 of VM"),
+        "{}",
+        stderr(&output)
+    );
+    let status = std::fs::read_to_string(format!("/proc/{}/status", vcpus[0])).unwrap();
+    let own = std::fs::read_to_string("/proc/self/status").unwrap();
+    let cpus = |text: &str| {
+        text.lines()
+            .find(|l| l.starts_with("Cpus_allowed_list"))
+            .unwrap()
+            .to_string()
+    };
+    assert_eq!(cpus(&status), cpus(&own));
+    let found: Vec<_> = vcpus.iter().map(|&tid| Slice::of(tid).unwrap()).collect();
+    assert_eq!(found, slices);
+}
+
+#[test]
+fn what_makes_no_sense_is_one_line_and_changes_nothing() {
+    let Some(machine) = Machine::start(&machine(), &["vcpu0"], None) else {
+        return;
+    };
+    let pid = machine.pid();
+    for (arguments, expected) in [
+        (vec!["set", &pid], "nothing to set"),
+        (
+            vec!["set", "no-such", "--vcpu-class", "fair"],
+            "no VM is called no-such",
+        ),
+        (vec!["set", &pid, "--vcpu-affinity", "7=0"], "names vCPU 7"),
+        (
+            vec!["set", &pid, "--cgroup-set", "cgroup.procs=1"],
+            "weight or limit",
+        ),
+        (vec!["set", &pid, "--cgroup-set", "x"], "FILE=VALUE"),
+        (vec!["stat", "no-such"], "no VM is called no-such"),
+        (vec!["tune", "no-such"], "no profile is called no-such"),
+        (vec!["top"], "top needs a terminal"),
+    ] {
+        let output = vmfirst(&arguments);
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {text}");
+        let last = text.lines().last().unwrap();
+        assert!(
+            last.starts_with("vmfirst: ") && last.contains(expected),
+            "{arguments:?}: {text}"
+        );
+    }
+    let tid = machine.threads("vcpu")[0];
+    assert_eq!(Class::of(tid).unwrap(), "fair");
+}
+
+/// Who isn't root sees VMs by their threads' names, and is told what a class takes.
+#[test]
+fn without_root_nothing_is_half_done() {
+    // SAFETY: it takes nothing and can't fail.
+    if unsafe { libc::geteuid() } != 0 {
+        return skip("needs root to become somebody else");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(folder.path(), open).unwrap();
+    let program = folder.path().join("firecracker");
+    std::fs::copy(machine(), &program).unwrap();
+    let tool = folder.path().join("vmfirst");
+    std::fs::copy(env!("CARGO_BIN_EXE_vmfirst"), &tool).unwrap();
+    let Some(machine) = Machine::start(&program, &["fc_vcpu 0", "fc_vcpu 1"], None) else {
+        return;
+    };
+    let pid = machine.pid();
+    let nobody = |arguments: &[&str]| {
+        Command::new(&tool)
+            .args(arguments)
+            .uid(65534)
+            .gid(65534)
+            .output()
+            .unwrap()
+    };
+    let list = nobody(&["list", &pid]);
+    let text = String::from_utf8_lossy(&list.stdout);
+    assert!(
+        text.contains("firecracker") && text.contains(&pid),
+        "{text}"
+    );
+    assert!(
+        stderr(&list).contains("other users' processes can't be seen"),
+        "{}",
+        stderr(&list)
+    );
+    let set = nobody(&["set", &pid, "--vcpu-class", "rr:2"]);
+    assert_eq!(set.status.code(), Some(1));
+    let last = stderr(&set);
+    assert!(
+        last.contains("Operation not permitted") && last.contains("CAP_SYS_NICE"),
+        "{last}"
+    );
+    for tid in machine.threads("fc_vcpu") {
+        assert_eq!(Class::of(tid).unwrap(), "fair");
+    }
+}
+
+/// In a PID namespace debugfs has ids that are others' there.
+#[test]
+fn in_a_pid_namespace_its_own_vms_are_found() {
+    let Some(probe) = Machine::start(&machine(), &["vcpu0"], None) else {
+        return;
+    };
+    drop(probe);
+    let tool = env!("CARGO_BIN_EXE_vmfirst");
+    let script = format!(
+        "sleep 1000 | {} vcpu0 vcpu1 >/dev/null & \
+         until {tool} list --json 2>/dev/null | grep -q vcpu1; do sleep 0.1; done; \
+         {tool} list --json",
+        machine().display(),
+    );
+    let output = Command::new("unshare")
+        .args([
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            "sh",
+            "-c",
+            &script,
+        ])
+        .output()
+        .unwrap();
+    if stderr(&output).contains("unshare failed") {
+        return skip("no PID namespace may be made");
+    }
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let vms = json.as_array().unwrap();
+    assert_eq!(vms.len(), 1, "{json}");
+    assert_eq!(vms[0]["vcpus"], 2);
+    assert!(vms[0]["pid"].as_i64().unwrap() < 20, "{json}");
+}
+
+#[test]
+fn man_pages_and_completions_are_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path().to_str().unwrap();
+    let output = vmfirst(&["generate", "--man", at, "--completions", "bash"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("--vcpu-slice"));
+    for page in [
+        "vmfirst",
+        "vmfirst-list",
+        "vmfirst-set",
+        "vmfirst-stat",
+        "vmfirst-top",
+        "vmfirst-tune",
+    ] {
+        let text = std::fs::read_to_string(folder.path().join(format!("{page}.8"))).unwrap();
+        assert!(text.contains(".TH"), "{page}");
+    }
+    assert!(!folder.path().join("vmfirst-generate.8").exists());
+}
