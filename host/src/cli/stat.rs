@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{choose, cut, print, prometheus, warn};
 use crate::Result;
 use crate::model::{Found, HostRates, Sample, Sampler, Vm, VmRates, find, rates, shown};
-use crate::read::Root;
+use crate::read::{self, Root};
 
 /// What `vmfirst stat --help` ends with.
 pub const HELP: &str = "\
@@ -100,6 +100,7 @@ impl Watch {
         let Found { vms, notes } = find(&root);
         notes.iter().for_each(|note| warn(note));
         let vms = choose(vms, &names)?;
+        read::allow_many_files();
         let mut sampler = Sampler::new(root.clone());
         Ok(Self {
             before: sampler.look(&vms),

@@ -163,18 +163,27 @@ impl Screen {
             .into_iter()
             .skip(self.first)
             .map(|(vm, rates)| row(vm, rates));
-        let names = [
-            "NAME", "VMM", "VCPUS", "RUN%", "READY%", "WORST%", "HALTS", "YIELDS", "THROT%",
-        ];
-        let widths = [18, 10, 5, 7, 8, 8, 6, 6, 6].map(Constraint::Length);
+        let widths = COLUMNS.map(|(_, width)| Constraint::Length(width));
         let table = Table::new(rows, widths).column_spacing(0);
-        let header = names.iter().zip([0, 0, 5, 7, 8, 8, 6, 6, 6]);
-        let header = header.map(|(name, width)| Cell::from(format!("{name:>width$}")));
+        let header = COLUMNS.iter().map(|(name, _)| Cell::from(*name));
         frame.render_widget(table.header(Row::new(header).style(bold)), body);
     }
 }
 
 const YIELDS: &[&str] = &["directed_yield_attempted"];
+
+/// Names and widths, 80 characters together.
+const COLUMNS: [(&str, u16); 9] = [
+    ("NAME", 17),
+    ("VMM", 10),
+    ("VCPUS", 5),
+    ("    RUN%", 8),
+    ("  READY%", 8),
+    ("  WORST%", 8),
+    ("   HALTS", 8),
+    ("  YIELDS", 8),
+    ("  THROT%", 8),
+];
 
 fn run(vm: &Vm, rates: &VmRates) -> f64 {
     vm.vcpu_tasks()
@@ -198,17 +207,116 @@ fn row<'a>(vm: &Vm, rates: &VmRates) -> Row<'a> {
         _ => Style::new(),
     };
     let cells = [
-        cut(&shown(&vm.name), 17),
+        cut(&shown(&vm.name), 16),
         cut(vm.vmm.name(), 9),
         format!("{:>5}", vm.vcpus),
-        format!("{:>7.1}", run(vm, rates)),
-        format!("{mean:>6.2}{:<2}", mark(mean)),
-        format!("{worst:>6.2}{:<2}", mark(worst)),
-        format!("{:>6}", per_second(rates, &["halt_exits"])),
-        format!("{yields:>6}"),
+        format!("{:>8.1}", run(vm, rates)),
+        format!("{mean:>6.1}{:>2}", mark(mean)),
+        format!("{worst:>6.1}{:>2}", mark(worst)),
+        format!("{:>8}", per_second(rates, &["halt_exits"])),
+        format!("{yields:>8}"),
         rates
             .throttled_percent
-            .map_or(format!("{:>6}", "-"), |p| format!("{p:>6.1}")),
+            .map_or(format!("{:>8}", "-"), |p| format!("{p:>8.1}")),
     ];
     Row::new(cells).style(style)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Role, Task, TaskRates, Vmm};
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+
+    /// VM number `n` whose only vCPU waited for `ready` per cent.
+    fn vm(n: i32, name: &str, ready_percent: f64) -> (Vm, VmRates) {
+        let task = Task {
+            pid: n,
+            tid: n,
+            name: "vcpu0".into(),
+            role: Role::Vcpu(0),
+            start: 1,
+        };
+        let vm = Vm {
+            name: name.into(),
+            vmm: Vmm::CloudHypervisor,
+            pid: n,
+            start: 1,
+            cgroup: None,
+            pod: None,
+            vcpus: 255,
+            tasks: vec![task],
+            kvm: None,
+        };
+        let rates = TaskRates {
+            run_percent: 25500.0,
+            ready_percent,
+            ..TaskRates::default()
+        };
+        let kvm = ["halt_exits", "directed_yield_attempted"].map(|name| (name, 999_999.0));
+        let rates = VmRates {
+            tasks: [(n, rates)].into(),
+            kvm: kvm.into(),
+            throttled_percent: Some(100.0),
+            throttled_usec: Some(0.0),
+        };
+        (vm, rates)
+    }
+
+    fn lines(screen: &mut Screen, watch: &Watch) -> Vec<String> {
+        let mut terminal = Terminal::new(TestBackend::new(80, 6)).unwrap();
+        terminal.draw(|frame| screen.draw(frame, watch)).unwrap();
+        let buffer = terminal.backend().buffer();
+        let line = |y| (0..80).map(|x| buffer[(x, y)].symbol()).collect::<String>();
+        (0..6).map(|y| line(y).trim_end().to_string()).collect()
+    }
+
+    #[test]
+    fn the_widest_values_stand_apart_in_80_columns() {
+        let empty = tempfile::tempdir().unwrap();
+        let mut watch = Watch::new(Root::at(empty.path()), Vec::new()).unwrap();
+        let all = [
+            vm(1, "idle", 0.0),
+            vm(2, "a-name-of-more-than-eighteen\u{1b}", 100.0),
+        ];
+        let (vms, rates) = all.into_iter().unzip();
+        watch.vms = vms;
+        let mut screen = Screen {
+            host: HostRates::default(),
+            rates,
+            sort: Sort::Ready,
+            reverse: false,
+            first: 0,
+        };
+        let shown = lines(&mut screen, &watch);
+        let words = |line: &str| {
+            line.split_whitespace()
+                .map(str::to_string)
+                .collect::<Vec<_>>()
+        };
+        let names = [
+            "NAME", "VMM", "VCPUS", "RUN%", "READY%", "WORST%", "HALTS", "YIELDS", "THROT%",
+        ];
+        assert_eq!(words(&shown[1]), names);
+        let row = [
+            "a-name-of-more-~",
+            "cloud-hy~",
+            "255",
+            "25500.0",
+            "100.0!!",
+            "100.0!!",
+            "999999",
+            "999999",
+            "100.0",
+        ];
+        assert_eq!(words(&shown[2]), row, "{shown:?}");
+        assert!(shown[3].starts_with("idle "), "{shown:?}");
+        screen.key(KeyCode::Char('r'));
+        assert!(lines(&mut screen, &watch)[2].starts_with("idle "));
+        screen.key(KeyCode::Char('n'));
+        assert!(lines(&mut screen, &watch)[2].starts_with("a-name"));
+        screen.key(KeyCode::Down);
+        assert!(lines(&mut screen, &watch)[2].starts_with("idle "));
+    }
 }

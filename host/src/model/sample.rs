@@ -22,8 +22,10 @@ pub struct Sample {
 }
 
 /// One look at one VM.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct VmSample {
+    /// When: on a busy host a look at many VMs takes its time.
+    pub at: Instant,
     /// Its threads, by id.
     pub tasks: BTreeMap<i32, Times>,
     /// KVM's counters.
@@ -86,14 +88,18 @@ impl Sampler {
             let open = |task: &Task| Some((task.tid, Meter::new(root, task.pid, task.tid).ok()?));
             wanted.filter_map(open).collect()
         });
+        let at = Instant::now();
         let tasks = meters
             .iter()
             .filter_map(|(tid, meter)| Some((*tid, meter.read().ok()?)));
         let tasks = tasks.collect();
-        let group = vm.cgroup.as_ref().zip(self.mount.as_ref());
+        // The root is all of the host, not the VM.
+        let group = vm.cgroup.as_ref().filter(|group| *group != "/");
+        let group = group.zip(self.mount.as_ref());
         let throttling =
             group.and_then(|(group, mount)| root.throttling(&format!("{mount}{group}")).ok());
         VmSample {
+            at,
             tasks,
             kvm: vm.kvm.map(|vm| counters(root, vm)).unwrap_or_default(),
             throttling,
@@ -160,7 +166,7 @@ pub fn rates(
             let key = (vm.pid, vm.start);
             let looks = before.vms.get(&key).zip(after.vms.get(&key));
             looks
-                .map(|(before, after)| vm_rates(before, after, seconds))
+                .map(|(before, after)| vm_rates(before, after))
                 .unwrap_or_default()
         })
         .collect();
@@ -181,7 +187,8 @@ pub fn rates(
     (host, rates)
 }
 
-fn vm_rates(before: &VmSample, after: &VmSample, seconds: f64) -> VmRates {
+fn vm_rates(before: &VmSample, after: &VmSample) -> VmRates {
+    let seconds = after.at.duration_since(before.at).as_secs_f64().max(1e-9);
     let since = |before: u64, after: u64| after.saturating_sub(before) as f64;
     let tasks = after.tasks.iter().filter_map(|(tid, after)| {
         let before = before.tasks.get(tid)?;
@@ -228,6 +235,7 @@ mod tests {
             turns,
         };
         let vm = VmSample {
+            at,
             tasks: BTreeMap::from([(7, times)]),
             kvm: BTreeMap::from([("exits", turns)]),
             throttling: Some(Throttling {

@@ -7,7 +7,8 @@ use std::io;
 
 use super::Root;
 
-/// Counters of vCPUs that are read. KVM sums a VM's vCPUs; a vCPU's own are only for the
+/// Counters of vCPUs that are read. A kernel that is locked down (Secure Boot) refuses them,
+/// for their files may be written, too. KVM sums a VM's vCPUs; a vCPU's own are only for the
 /// process that has it. Those after `halt_exits` are in kernels with vmfirst's series.
 pub const VCPU_COUNTERS: &[&str] = &[
     "directed_yield_attempted",

@@ -57,6 +57,18 @@ impl Root {
     }
 }
 
+/// Lets this process have as many files open as its hard limit says: each [`Meter`] is one,
+/// and the usual soft limit of 1024 is for programs that use select(2).
+pub fn allow_many_files() {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    // Where it may not, threads beyond the limit are left out as those that have ended.
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised);
+}
+
 fn text(path: &Path) -> io::Result<String> {
     let bytes = fs::read(path)?;
     let text = String::from_utf8_lossy(&bytes);
