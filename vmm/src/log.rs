@@ -45,11 +45,15 @@ fn is_read() -> bool {
     !matches!(poll(&mut taken, wait.as_ref()), Ok(0))
 }
 
+/// Whether this program says it. What crates say of a guest's mistakes the guest could have
+/// them say without end.
+pub fn is_ours(metadata: &Metadata) -> bool {
+    metadata.target().split("::").next() == Some("vmm")
+}
+
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata) -> bool {
-        // What crates say of a guest's mistakes the guest could have them say without end.
-        let ours = metadata.target().split("::").next() == Some("vmm");
-        ours && metadata.level() <= log::max_level()
+        is_ours(metadata) && metadata.level() <= log::max_level()
     }
 
     fn log(&self, record: &Record) {

@@ -8,7 +8,7 @@ mod crew;
 pub mod gate;
 pub mod live;
 mod signals;
-mod terminal;
+pub mod terminal;
 mod vcpu;
 mod watches;
 

@@ -83,6 +83,7 @@ impl<W: FnMut(&[u8], &mut Seen)> Harness<'_, W> {
     pub fn attach<const N: usize>(&mut self, identity: Identity, sizes: [u16; N]) -> [Served; N] {
         let interrupt = Arc::new(Interrupt::new(self.parts.interrupt.share()));
         let session = Arc::<Session>::default();
+        let complaints = Arc::new(Complaints::new("a device".into()));
         let mut doorbells = self.parts.doorbells.iter();
         let served = sizes.map(|size| Served {
             queue: Arc::new(Mutex::new(Queue::new(size).expect("a queue"))),
@@ -91,7 +92,7 @@ impl<W: FnMut(&[u8], &mut Seen)> Harness<'_, W> {
             notified: doorbells.next().expect("one for each queue").share(),
             memory: self.parts.memory.clone(),
             brake: Brake::default(),
-            complaints: Arc::new(Complaints::new("a device".into())),
+            complaints: complaints.clone(),
         });
         self.queues = N as u8;
         let queues = served.iter().map(|served| served.queue.clone()).collect();

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{Mode, OFlags, open, openat};
+use rustix::fs::{Dir, Mode, OFlags, open, openat};
 
 use crate::sched::{Class, CpuList, Tid};
 
@@ -52,15 +52,49 @@ impl Tasks {
     }
 
     fn read(&self, tid: Tid, file: &str) -> io::Result<String> {
+        match self.read_at(&tid.to_string(), file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.read_at(&self.outer(tid)?, file)
+            }
+            read => read,
+        }
+    }
+
+    fn read_at(&self, folder: &str, file: &str) -> io::Result<String> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let file = openat(&self.0, format!("{tid}/{file}"), flags, Mode::empty())?;
+        let file = openat(&self.0, format!("{folder}/{file}"), flags, Mode::empty())?;
         io::read_to_string(File::from(file))
+    }
+
+    /// What a thread is called in a /proc of another PID namespace, around this process's.
+    fn outer(&self, tid: Tid) -> io::Result<String> {
+        let own = tid.to_string();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        for entry in Dir::new(openat(&self.0, ".", flags, Mode::empty())?)? {
+            let Ok(name) = String::from_utf8(entry?.file_name().to_bytes().into()) else {
+                continue;
+            };
+            // "." and "..", and threads that have ended, have none.
+            let status = self.read_at(&name, "status").unwrap_or_default();
+            if innermost(&status) == Some(&own) {
+                return Ok(name);
+            }
+        }
+        Err(io::ErrorKind::NotFound.into())
     }
 }
 
 /// The CPUs that a thread of this process may use.
 pub fn cpus(tid: Tid) -> io::Result<String> {
     CpuList::of(tid).map(|list| list.to_string())
+}
+
+/// A thread's id in the innermost namespace: the last one of "status".
+fn innermost(status: &str) -> Option<&str> {
+    let ids = status
+        .lines()
+        .find_map(|line| line.strip_prefix("NSpid:"))?;
+    ids.split_whitespace().last()
 }
 
 /// Field 2, in parentheses, and field 39 of "stat".
@@ -84,6 +118,17 @@ mod tests {
         let stat = format!("7 (a) b (c) {rest}\n");
         assert_eq!(name_and_cpu(&stat), Some(("a) b (c".into(), 39)));
         assert_eq!(name_and_cpu("7 (a"), None);
+    }
+
+    #[test]
+    fn a_thread_is_found_by_its_innermost_id() {
+        let status = "Name:\tvmm\nPid:\t4711\nNSpid:\t4711\t12\t1\n";
+        assert_eq!(innermost(status), Some("1"));
+        assert_eq!(innermost("Name:\tvmm\n"), None);
+        let tasks = Tasks::open().unwrap();
+        let own = crate::run::gate::own_tid();
+        assert_eq!(tasks.outer(own).unwrap(), own.to_string());
+        assert!(tasks.outer(0).is_err());
     }
 
     #[test]

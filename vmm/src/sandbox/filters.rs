@@ -96,6 +96,9 @@ fn common() -> Vec<Allow> {
         any(SYS_rt_sigprocmask),
         any(SYS_sigaltstack),
         any(SYS_restart_syscall),
+        // A fault makes the terminal what it was.
+        only(SYS_ioctl, 1, TCSETS),
+        only(SYS_ioctl, 1, TCSETS2),
         // Panics tell their thread's id; an abort is a signal to oneself.
         any(SYS_gettid),
         any(SYS_getpid),

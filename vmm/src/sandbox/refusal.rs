@@ -4,6 +4,8 @@
 use libc::{c_int, c_void, siginfo_t};
 use vmm_sys_util::signal::register_signal_handler;
 
+use crate::run::terminal;
+
 /// The beginning of `siginfo_t` for SIGSYS on x86-64, as <asm-generic/siginfo.h> has it.
 #[repr(C)]
 struct Refusal {
@@ -19,6 +21,7 @@ pub fn tell() -> Result<(), vmm_sys_util::errno::Error> {
 
 /// Does nothing that a filter could refuse but the last call.
 extern "C" fn on_refused(_: c_int, info: *mut siginfo_t, _: *mut c_void) {
+    terminal::restore();
     // SAFETY: the kernel gives a valid siginfo, which for SIGSYS begins like this.
     let call = unsafe { (*info.cast::<Refusal>()).call };
     let mut digits = [0; 10];

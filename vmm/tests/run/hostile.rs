@@ -106,7 +106,7 @@ fn a_paused_machine_leaves_its_disks_alone() {
     assert_eq!(read(), paused);
     assert!(paused < 256 * (31 << 20), "there is nothing left to do");
     command("resume");
-    wait_until("all is read", || read() >= 256 * (31 << 20));
+    wait_until("it goes on", || read() > paused);
 }
 
 /// Sizes that no queue has, and addresses that are none, as often as it can.

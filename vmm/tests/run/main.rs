@@ -14,6 +14,7 @@ mod net;
 mod payload;
 mod refusals;
 mod sched;
+mod terminal;
 mod vsock;
 mod wait;
 

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
@@ -80,6 +81,28 @@ fn a_disk_that_another_machine_has() {
     // Nor twice in one machine.
     let twice = ["--disk", path(&disk), "--disk", path(&disk)];
     assert_refused(kernel.path(), &twice, "in use");
+}
+
+/// QEMU locks bytes of the file; "101" says that it may write.
+#[test]
+fn a_disk_that_qemu_has() {
+    let kernel = Payload::default().halt().elf();
+    let disk = file(512);
+    let qemu = File::open(disk.path()).unwrap();
+    let lock = libc::flock {
+        l_type: libc::F_RDLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 101,
+        l_len: 1,
+        l_pid: 0,
+    };
+    // SAFETY: the descriptor is open, and the kernel reads one flock.
+    let taken = unsafe { libc::fcntl(qemu.as_raw_fd(), libc::F_OFD_SETLK, &lock) };
+    assert_eq!(taken, 0);
+    for end in ["", ",ro"] {
+        let option = format!("{}{end}", path(&disk));
+        assert_refused(kernel.path(), &["--disk", &option], "in use");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 
 use rustix::fs::{AtFlags, StatxFlags, statx};
 
+use super::lock;
 use crate::config::DiskArg;
 use crate::{Error, Result};
 
@@ -42,14 +43,20 @@ impl Disk {
         } else {
             disk.file.try_lock()
         };
-        locked.map_err(|error| match error {
-            TryLockError::WouldBlock => Error::Busy(format!(
+        let free = match locked {
+            // Another program's locks are of another kind.
+            Ok(()) => lock::take(&disk.file, disk.read_only),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) => Err(error),
+        };
+        match free {
+            Ok(true) => Ok(disk),
+            Ok(false) => Err(Error::Busy(format!(
                 "disk {} is in use by another machine; stop that one, or give both \",ro\"",
                 arg.path.display()
-            )),
-            TryLockError::Error(source) => Error::file("lock", "disk", &arg.path)(source),
-        })?;
-        Ok(disk)
+            ))),
+            Err(error) => Err(Error::file("lock", "disk", &arg.path)(error)),
+        }
     }
 
     /// Sees that an image can be a disk, and leaves it to whoever has it.

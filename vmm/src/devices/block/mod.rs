@@ -2,6 +2,7 @@
 
 mod discard;
 mod disk;
+mod lock;
 mod request;
 mod worker;
 

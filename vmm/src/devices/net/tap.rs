@@ -1,6 +1,7 @@
 //! A tap that the host has made.
 
-use std::fs::{File, OpenOptions, read_to_string};
+use std::ffi::CString;
+use std::fs::{File, OpenOptions};
 use std::io::{Error as IoError, Read, Result as IoResult, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -46,6 +47,9 @@ impl Tap {
             .open(TUN)
             .map_err(Error::file("open", "tap driver", Path::new(TUN)))?;
         attach(&file, name).map_err(|error| match error.raw_os_error() {
+            Some(libc::EINVAL) => Error::Refused(format!(
+                "network device {name} is not a tap; make one: ip tuntap add dev NAME mode tap"
+            )),
             Some(libc::EBUSY) => Error::Busy(format!("tap {name} is in use by another program")),
             _ => Error::Refused(format!("tap {name} cannot be attached to: {error}")),
         })?;
@@ -106,20 +110,17 @@ impl AsRawFd for Tap {
 }
 
 fn check(name: &str) -> Result<()> {
-    let device = Path::new("/sys/class/net").join(name);
-    if !device.exists() {
-        return Err(Error::Refused(format!(
+    // A name of this network namespace, whatever /sys shows.
+    let found = CString::new(name).is_ok_and(|name| {
+        // SAFETY: the name ends in a zero.
+        unsafe { libc::if_nametoindex(name.as_ptr()) != 0 }
+    });
+    match found {
+        true => Ok(()),
+        false => Err(Error::Refused(format!(
             "tap {name} does not exist; make it: ip tuntap add dev {name} mode tap"
-        )));
+        ))),
     }
-    let flags = read_to_string(device.join("tun_flags")).unwrap_or_default();
-    let flags = i32::from_str_radix(flags.trim().trim_start_matches("0x"), 16).unwrap_or(0);
-    if flags & libc::IFF_TAP == 0 {
-        return Err(Error::Refused(format!(
-            "network device {name} is not a tap; make one: ip tuntap add dev NAME mode tap"
-        )));
-    }
-    Ok(())
 }
 
 fn attach(file: &File, name: &str) -> IoResult<()> {
