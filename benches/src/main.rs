@@ -80,9 +80,9 @@ fn main() -> ExitCode {
             compare: args,
         } => match &args.compare[..] {
             [] => show(&results, out.as_deref()),
-            _ => compare(&args).map(|(text, worse)| {
+            _ => compare(&args).map(|(text, verdict)| {
                 print!("{text}");
-                exit_code(!worse)
+                ExitCode::from(verdict.status())
             }),
         },
         Command::ThirdParty => third::main(),

@@ -87,8 +87,9 @@ pub fn caveats(results: &Results) -> String {
             results.plan
         );
     }
-    out += "± is half a 95 % interval by Student's t over the seeds; differences are paired \
-            by seed, and one counts when its interval excludes 0; d is Cohen's d for pairs: \
-            the mean difference in its standard deviations.\n";
+    out += "± is half of a mean's 95 % interval over the seeds (Student's t). Differences are of \
+            geometric means; in brackets is their 95 % interval (Welch's test; pairs where both \
+            began at one saved host). sure: it counts with all of the table's differences taken \
+            together (Holm's correction).\n";
     out
 }

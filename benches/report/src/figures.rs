@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use dense_record::chosen::Chosen;
 
 use crate::results::{Cell, Results};
-use crate::stats::{Estimate, paired_difference, paired_percent};
+use crate::stats::{Estimate, Samples};
 
 /// What every other variant is compared with.
 pub const BASE: &str = "stock";
+/// The host of a model's cells.
+const SIMULATED: &str = "simulated";
 
 /// What cells have in common that differ in variant and seed only: what was chosen, what was
 /// measured, and on which host.
@@ -231,26 +233,77 @@ pub fn mean(cells: &[&Cell], variant: &str, figure: fn(&Cell) -> Option<f64>) ->
     Estimate::of(&values?)
 }
 
-/// A figure of the base and of a variant, for the seeds that both have.
-pub fn pairs(cells: &[&Cell], variant: &str, figure: fn(&Cell) -> Option<f64>) -> Vec<(f64, f64)> {
-    let base = of(cells, BASE);
-    of(cells, variant)
+/// A figure's samples of two variants, if all their cells have it. Those of a seed belong
+/// together where both variants began with the same: at one saved host, or in a model. What
+/// boots by itself has chances of its own, and is compared as a whole.
+pub fn samples(
+    cells: &[&Cell],
+    [base, other]: [&str; 2],
+    figure: fn(&Cell) -> Option<f64>,
+) -> Option<Samples> {
+    let [base, other] = [base, other].map(|variant| of(cells, variant));
+    let pairs: Vec<_> = base
         .iter()
-        .filter_map(|(seed, cell)| Some((figure(base.get(seed)?)?, figure(cell)?)))
-        .collect()
+        .filter_map(|(seed, cell)| Some((*cell, *other.get(seed)?)))
+        .collect();
+    if !pairs.is_empty() && pairs.iter().all(|(a, b)| begin_alike(a, b)) {
+        let both = pairs.iter().map(|(a, b)| Some((figure(a)?, figure(b)?)));
+        return both.collect::<Option<_>>().map(Samples::Pairs);
+    }
+    let all = |cells: BTreeMap<u64, &Cell>| cells.into_values().map(figure).collect();
+    let (base, other): (Option<Vec<f64>>, Option<Vec<f64>>) = (all(base), all(other));
+    Some(Samples::Apart(base?, other?))
+}
+
+fn begin_alike(a: &Cell, b: &Cell) -> bool {
+    a.host == SIMULATED || (a.chosen.is_emulated() && a.chosen.boot() == b.chosen.boot())
 }
 
 /// The throughput's difference from the base, in percent.
 pub fn gain(cells: &[&Cell], variant: &str) -> Option<Estimate> {
-    paired_percent(&pairs(cells, variant, value_of))
+    samples(cells, [BASE, variant], value_of)?.percent()
 }
 
 /// A metric's difference from the base: of shares in points, else in percent.
 pub fn change(metric: &Metric, cells: &[&Cell], variant: &str) -> Option<Estimate> {
-    let pairs = pairs(cells, variant, metric.of);
-    if !metric.as_share {
-        return paired_percent(&pairs);
+    let samples = samples(cells, [BASE, variant], metric.of)?;
+    match metric.as_share {
+        true => Some(samples.difference()?.times(100.0)),
+        false => samples.percent(),
     }
-    let points = pairs.iter().map(|(a, b)| (100.0 * a, 100.0 * b));
-    paired_difference(&points.collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use dense_record::chosen::HostKernel;
+
+    use super::*;
+    use crate::results::tests::cell;
+
+    #[test]
+    fn only_what_began_with_the_same_is_paired() {
+        let mut cells = vec![
+            cell("dedup", "a", 1, 10.0),
+            cell("dedup", "a", 2, 20.0),
+            cell("dedup", "b", 2, 22.0),
+            cell("dedup", "b", 1, 11.0),
+            cell("dedup", "b", 3, 33.0),
+        ];
+        let of = |cells: &[Cell]| {
+            let cells: Vec<&Cell> = cells.iter().collect();
+            samples(&cells, ["a", "b"], value_of).unwrap()
+        };
+        let pairs = Samples::Pairs(vec![(10.0, 11.0), (20.0, 22.0)]);
+        assert_eq!(of(&cells), pairs);
+        cells[3].chosen.host_kernel = HostKernel::Patched;
+        let apart = Samples::Apart(vec![10.0, 20.0], vec![11.0, 22.0, 33.0]);
+        assert_eq!(of(&cells), apart);
+        cells.iter_mut().for_each(|c| c.host = SIMULATED.into());
+        assert_eq!(of(&cells), pairs);
+        // On a real host every cell has boots of its own.
+        for cell in &mut cells {
+            (cell.host, cell.chosen.round_ns) = ("AMD EPYC".into(), 0);
+        }
+        assert_eq!(of(&cells), apart);
+    }
 }

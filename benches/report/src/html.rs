@@ -6,14 +6,14 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::around::{caveats, headline};
 use crate::figures::{
-    self, BASE, METRICS, Metric, Setting, change, gain, mean, of, others, pairs, settings,
-    value_of, variants,
+    self, BASE, METRICS, Metric, Setting, change, gain, mean, of, others, settings, value_of,
+    variants,
 };
 use crate::picture::{Dots, Row, bars, spread};
 use crate::results::{Cell, Results};
 use crate::scheduling::strips;
-use crate::stats::{Estimate, paired_percent};
-use crate::words::{NONE, percent, short, signed, verdict, with_interval};
+use crate::stats::{Estimate, Samples, sure};
+use crate::words::{NONE, difference, percent, percents, points, short, with_interval};
 
 const STYLE: &str = include_str!("page.css");
 
@@ -21,6 +21,7 @@ const STYLE: &str = include_str!("page.css");
 pub fn page(results: &Results) -> String {
     let variants = variants(&results.cells);
     let settings = settings(results);
+    let sure = certain(&settings, &variants);
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -36,13 +37,30 @@ pub fn page(results: &Results) -> String {
                 @for line in caveats(results).lines() { p.note { (line) } }
                 (summary(&settings, &variants))
                 (failures(results))
-                @for (setting, cells) in &settings { (section(setting, cells, &variants)) }
+                @for ((setting, cells), sure) in settings.iter().zip(&sure) {
+                    (section(setting, cells, &variants, sure))
+                }
                 (timelines(results))
                 (facts(results))
             }
         }
     };
     page.into_string()
+}
+
+/// Of each setting, the variants whose difference counts with all others taken together.
+fn certain<'a>(
+    settings: &BTreeMap<Setting, Vec<&Cell>>,
+    variants: &[&'a str],
+) -> Vec<BTreeSet<&'a str>> {
+    let all = settings.values();
+    let all = all.flat_map(|cells| others(variants).map(|variant| gain(cells, variant)));
+    let mut sure = sure(&all.collect::<Vec<_>>()).into_iter();
+    let of_one = |_| {
+        let each = others(variants).filter(|_| sure.next().unwrap_or(false));
+        each.collect()
+    };
+    settings.keys().map(of_one).collect()
 }
 
 fn failures(results: &Results) -> Markup {
@@ -59,8 +77,8 @@ fn failures(results: &Results) -> Markup {
     }
 }
 
-fn section(setting: &Setting, cells: &[&Cell], variants: &[&str]) -> Markup {
-    let unit = cells.first().map_or("", |c| c.unit.as_str());
+fn section(setting: &Setting, cells: &[&Cell], variants: &[&str], sure: &BTreeSet<&str>) -> Markup {
+    let unit = &setting.unit;
     let there: Vec<&str> = variants
         .iter()
         .copied()
@@ -76,8 +94,8 @@ fn section(setting: &Setting, cells: &[&Cell], variants: &[&str]) -> Markup {
         ))
         @if !gains.is_empty() {
             (figure(
-                &format!("{}: difference from {BASE}, paired by seed", setting.chosen.workload),
-                "a difference counts when its interval excludes 0; one that is cut goes on",
+                &format!("{}: difference from {BASE}", setting.chosen.workload),
+                "of geometric means, with 95 % interval; dots are seeds; one that is cut goes on",
                 &gains,
             ))
         }
@@ -86,7 +104,7 @@ fn section(setting: &Setting, cells: &[&Cell], variants: &[&str]) -> Markup {
             figcaption { "Work of each VM against the mean VM of its cell; a dot a VM and seed" }
         }
         (third_party(setting, cells, variants))
-        (metrics(cells, &there))
+        (metrics(cells, &there, sure))
     }
 }
 
@@ -113,8 +131,8 @@ fn summary(settings: &BTreeMap<Setting, Vec<&Cell>>, variants: &[&str]) -> Marku
     html! {
         @if !rows.is_empty() {
             (figure(
-                &format!("All cells: difference from {BASE}, paired by seed"),
-                "a difference counts when its interval excludes 0; one that is cut goes on",
+                &format!("All cells: difference from {BASE}"),
+                "of geometric means, with 95 % interval; dots are seeds; one that is cut goes on",
                 &rows,
             ))
         }
@@ -145,17 +163,25 @@ fn throughput(cells: &[&Cell], variants: &[&str]) -> Vec<Row> {
 fn gains(cells: &[&Cell], variants: &[&str], label: impl Fn(&str) -> String) -> Vec<Row> {
     let row = |variant: &str| {
         let estimate = gain(cells, variant)?;
-        let pairs = pairs(cells, variant, value_of);
-        let each = pairs.iter().filter_map(|p| paired_percent(&[*p]));
         Some(Row {
             label: label(variant),
             colour: colour(variants, variant),
             estimate,
-            samples: each.map(|e| e.mean).collect(),
-            words: format!("{} %", signed(estimate)),
+            samples: seeds(cells, variant),
+            words: percents(estimate),
         })
     };
     others(variants).filter_map(row).collect()
+}
+
+/// Each of a variant's seeds against all of the base's, in percent.
+fn seeds(cells: &[&Cell], variant: &str) -> Vec<f64> {
+    let base: Vec<f64> = of(cells, BASE).values().map(|c| c.value).collect();
+    let of_one = |cell: &&Cell| {
+        let samples = Samples::Apart(base.clone(), vec![cell.value]);
+        Some(samples.percent()?.mean)
+    };
+    of(cells, variant).values().filter_map(of_one).collect()
 }
 
 fn per_guest(cells: &[&Cell], variants: &[&str]) -> Vec<Dots> {
@@ -202,7 +228,10 @@ fn third_party(setting: &Setting, cells: &[&Cell], variants: &[&str]) -> Markup 
     }
 }
 
-fn metrics(cells: &[&Cell], variants: &[&str]) -> Markup {
+fn metrics(cells: &[&Cell], variants: &[&str], sure: &BTreeSet<&str>) -> Markup {
+    let gains: Vec<_> = others(variants)
+        .map(|variant| (gain(cells, variant), sure.contains(variant)))
+        .collect();
     html! {
         div.table {
             table {
@@ -219,9 +248,8 @@ fn metrics(cells: &[&Cell], variants: &[&str]) -> Markup {
                         @for variant in variants {
                             td { (in_words(mean(cells, variant, value_of), short)) }
                         }
-                        @for variant in others(variants) {
-                            @let gain = gain(cells, variant);
-                            td class=(certainty(gain)) { (verdict(gain)) }
+                        @for (gain, sure) in &gains {
+                            td class=(certainty(*gain, *sure)) { (difference(*gain, *sure)) }
                         }
                     }
                     @for metric in METRICS { (metric_row(metric, cells, variants)) }
@@ -234,7 +262,6 @@ fn metrics(cells: &[&Cell], variants: &[&str]) -> Markup {
 fn metric_row(metric: &Metric, cells: &[&Cell], variants: &[&str]) -> Markup {
     let means: Vec<_> = variants.iter().map(|v| mean(cells, v, metric.of)).collect();
     let show = if metric.as_share { percent } else { short };
-    let unit = if metric.as_share { "points" } else { "%" };
     html! {
         @if means.iter().any(Option::is_some) {
             tr {
@@ -243,7 +270,8 @@ fn metric_row(metric: &Metric, cells: &[&Cell], variants: &[&str]) -> Markup {
                 @for variant in others(variants) {
                     td {
                         @match change(metric, cells, variant) {
-                            Some(change) => { (signed(change)) " " (unit) }
+                            Some(change) if metric.as_share => (points(change)),
+                            Some(change) => (percents(change)),
                             None => (NONE),
                         }
                     }
@@ -257,10 +285,10 @@ fn in_words(estimate: Option<Estimate>, show: fn(f64) -> String) -> String {
     estimate.map_or(NONE.into(), |e| with_interval(e, show))
 }
 
-fn certainty(gain: Option<Estimate>) -> &'static str {
-    match gain.map(|g| (g.excludes_zero(), g.mean > 0.0)) {
-        Some((Some(true), true)) => "sure up",
-        Some((Some(true), false)) => "sure down",
+fn certainty(gain: Option<Estimate>, sure: bool) -> &'static str {
+    match gain {
+        Some(gain) if sure && gain.mean > 0.0 => "sure up",
+        Some(_) if sure => "sure down",
         _ => "",
     }
 }

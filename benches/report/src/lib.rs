@@ -23,7 +23,7 @@ mod summary;
 mod table;
 mod truth;
 mod vmm_cost;
-mod words;
+pub mod words;
 
 pub use ablation::ablation;
 pub use contention::contention;

@@ -43,10 +43,7 @@ impl Scale {
             .flat_map(|r| r.samples.iter().copied().chain([r.estimate.mean]));
         let (low, high) = values.fold((0.0_f64, 0.0_f64), |(l, h), v| (l.min(v), h.max(v)));
         let room = 0.5 * (high - low).max(f64::MIN_POSITIVE);
-        let ends = rows.iter().filter_map(|r| {
-            let half = r.estimate.half_width?;
-            Some((r.estimate.mean - half, r.estimate.mean + half))
-        });
+        let ends = rows.iter().filter_map(|r| r.estimate.interval);
         let (first, last) = ends.fold((low, high), |(l, h), (a, b)| (l.min(a), h.max(b)));
         Self {
             left: left(rows.iter().map(|r| r.label.as_str())),
@@ -94,8 +91,8 @@ fn bar(row: &Row, number: usize, scale: &Scale) -> Markup {
         text.label x=(px(scale.left - 8.0)) y=(px(middle + 4.0)) text-anchor="end" { (row.label) }
         rect class=(format!("bar c{}", row.colour % 8)) x=(px(zero.min(mean)))
             width=(px((mean - zero).abs())) y=(px(middle - BAR / 2.0)) height=(px(BAR)) {}
-        @if let Some(half) = row.estimate.half_width {
-            (whisker(row.estimate.mean - half, row.estimate.mean + half, middle, scale))
+        @if let Some((low, high)) = row.estimate.interval {
+            (whisker(low, high, middle, scale))
         }
         @for sample in &row.samples {
             circle.sample cx=(px(scale.x(*sample))) cy=(px(middle)) r="2.5" {}

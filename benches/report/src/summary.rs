@@ -3,12 +3,12 @@
 
 use crate::around::{caveats, failures, headline};
 use crate::figures::{
-    BASE, Setting, gain, mean, of, pairs, settings, third_party, value_of, variants,
+    BASE, Setting, gain, mean, of, others, samples, settings, third_party, value_of, variants,
 };
 use crate::md::Table;
 use crate::results::{Cell, Results};
-use crate::stats::{Estimate, paired_percent};
-use crate::words::{NONE, percent, short, signed, with_interval};
+use crate::stats::{Estimate, sure};
+use crate::words::{NONE, difference, percent, short, with_interval};
 
 /// Workloads whose vCPUs do not wait for each other.
 const CONTROLS: &[&str] = &["compute", "tlb-shootdown"];
@@ -31,29 +31,43 @@ pub fn summary(results: &Results) -> String {
 
 /// A line for each setting's work, and one for its third party's CPU time.
 pub fn lines(results: &Results, names: &[&str]) -> String {
-    let mut titles: Vec<String> = ["workload", "VMs x vCPUs on CPUs", "what", "seeds"]
-        .map(String::from)
-        .into();
-    titles.extend(names.iter().map(|name| match *name {
-        BASE => BASE.to_string(),
-        other => format!("{other} to {BASE}"),
-    }));
-    let mut table = Table::new(titles);
     let settings = settings(results);
-    for (setting, cells) in &settings {
-        for line in [work(setting, cells, names), third(setting, cells, names)] {
-            line.into_iter().for_each(|line| table.row(line));
-        }
+    let all: Vec<Line> = settings
+        .iter()
+        .flat_map(|(setting, cells)| {
+            let [work, third] = [work(setting, cells, names), third(setting, cells, names)];
+            [work, third].into_iter().flatten()
+        })
+        .collect();
+    let differences: Vec<_> = all.iter().flat_map(|l| l.differences.clone()).collect();
+    let mut sure = sure(&differences).into_iter();
+    let titles = ["workload", "VMs x vCPUs on CPUs", "what", "seeds", BASE].map(String::from);
+    let others = others(names).map(|name| format!("{name} to {BASE}"));
+    let mut table = Table::new(titles.into_iter().chain(others));
+    for line in all {
+        let columns = line.differences.iter().map(|difference| {
+            let is_sure = sure.next().unwrap_or(false);
+            judged(*difference, is_sure, line.keeps)
+        });
+        table.row(line.head.into_iter().chain(columns.collect::<Vec<_>>()));
     }
     let mut out = table.to_string();
     if settings.iter().any(|(s, cells)| is_judged(s, cells)) {
         out += &format!(
-            "\nControls, where nobody waits for who has no CPU, have to keep {CONTROL_KEEPS} of \
-             {BASE}'s work, third parties {THIRD_PARTY_KEEPS} of their CPU time: **missed** \
+            "\nControls, whose vCPUs wait for none that has no CPU, have to keep {CONTROL_KEEPS} \
+             of {BASE}'s work, third parties {THIRD_PARTY_KEEPS} of their CPU time: **missed** \
              stands where the mean does not.\n"
         );
     }
     out
+}
+
+/// A figure of a setting, and what every other variant makes of it.
+struct Line {
+    head: [String; 5],
+    differences: Vec<Option<Estimate>>,
+    /// What has to be kept of the base's.
+    keeps: Option<f64>,
 }
 
 fn is_judged(setting: &Setting, cells: &[&Cell]) -> bool {
@@ -66,54 +80,45 @@ fn is_control(setting: &Setting) -> bool {
 }
 
 /// The line of all VMs' work.
-fn work(setting: &Setting, cells: &[&Cell], names: &[&str]) -> Option<Vec<String>> {
-    let unit = cells.first()?.unit.as_str();
+fn work(setting: &Setting, cells: &[&Cell], names: &[&str]) -> Option<Line> {
     let control = is_control(setting);
-    let columns = names.iter().map(|name| match *name {
-        BASE => mean(cells, name, value_of).map(|e| with_interval(e, short)),
-        _ => gain(cells, name).map(|e| judged(e, control.then_some(CONTROL_KEEPS))),
-    });
     let what = if control { "control, " } else { "" };
-    Some(line(setting, &format!("{what}{unit}"), cells, columns))
+    let base = mean(cells, BASE, value_of).map(|e| with_interval(e, short));
+    Some(Line {
+        head: head(setting, &format!("{what}{}", setting.unit), cells, base),
+        differences: others(names).map(|name| gain(cells, name)).collect(),
+        keeps: control.then_some(CONTROL_KEEPS),
+    })
 }
 
 /// The line of a third party's CPU time, where there is one.
-fn third(setting: &Setting, cells: &[&Cell], names: &[&str]) -> Option<Vec<String>> {
-    mean(cells, BASE, third_party)?;
-    let columns = names.iter().map(|name| match *name {
-        BASE => mean(cells, name, third_party).map(|e| with_interval(e, percent)),
-        _ => paired_percent(&pairs(cells, name, third_party))
-            .map(|e| judged(e, Some(THIRD_PARTY_KEEPS))),
-    });
-    Some(line(
-        setting,
-        "third party's share of a CPU",
-        cells,
-        columns,
-    ))
+fn third(setting: &Setting, cells: &[&Cell], names: &[&str]) -> Option<Line> {
+    let base = mean(cells, BASE, third_party)?;
+    let base = with_interval(base, percent);
+    let change = |name| samples(cells, [BASE, name], third_party)?.percent();
+    Some(Line {
+        head: head(setting, "third party's share of a CPU", cells, Some(base)),
+        differences: others(names).map(change).collect(),
+        keeps: Some(THIRD_PARTY_KEEPS),
+    })
 }
 
-fn line(
-    setting: &Setting,
-    what: &str,
-    cells: &[&Cell],
-    columns: impl Iterator<Item = Option<String>>,
-) -> Vec<String> {
-    let mut line = vec![
+fn head(setting: &Setting, what: &str, cells: &[&Cell], base: Option<String>) -> [String; 5] {
+    [
         setting.chosen.workload.clone(),
         setting.place(),
         what.to_string(),
         of(cells, BASE).len().to_string(),
-    ];
-    line.extend(columns.map(|c| c.unwrap_or(NONE.into())));
-    line
+        base.unwrap_or(NONE.into()),
+    ]
 }
 
 /// A difference from the base in percent, and whether it is below what has to be kept.
-fn judged(change: Estimate, keeps: Option<f64>) -> String {
-    let missed = keeps.is_some_and(|keeps| 1.0 + change.mean / 100.0 < keeps);
+fn judged(change: Option<Estimate>, sure: bool, keeps: Option<f64>) -> String {
+    let kept = change.map(|change| 1.0 + change.mean / 100.0);
+    let missed = keeps.zip(kept).is_some_and(|(keeps, kept)| kept < keeps);
     let verdict = if missed { " **missed**" } else { "" };
-    format!("{} %{verdict}", signed(change))
+    difference(change, sure) + verdict
 }
 
 #[cfg(test)]
@@ -154,7 +159,7 @@ mod tests {
     #[test]
     fn a_line_has_the_base_and_the_differences() {
         let table = summary_of("compute", 101.0, 1000);
-        let line = "| control, MB/s | 2 | 100.0 ± 0.00 | +1.0 ± 0.0 % |";
+        let line = "| control, MB/s | 2 | 100.0 ± 0.00 | +1.0 % (+1.0 to +1.0) sure |";
         assert!(table.contains(line), "{table}");
     }
 }

@@ -2,14 +2,13 @@
 
 use crate::around::{caveats, failures, headline};
 use crate::figures::{
-    BASE, METRICS, Metric, Setting, change, gain, mean, of, others, pairs, settings, value_of,
-    variants,
+    BASE, METRICS, Metric, Setting, change, gain, mean, of, others, settings, value_of, variants,
 };
 use crate::md::Table;
 use crate::results::{Cell, Results};
-use crate::stats::paired_percent;
+use crate::stats::{Estimate, sure};
 use crate::summary::lines;
-use crate::words::{NONE, or_none, percent, short, signed, verdict, with_interval};
+use crate::words::{NONE, difference, or_none, percent, percents, points, short, with_interval};
 
 /// The tables of a run as Markdown that can be read as it is: a line for each setting,
 /// then a block of rows for each, a column for each variant, a column for each comparison.
@@ -19,8 +18,11 @@ pub fn table(results: &Results) -> String {
     }
     let variants = variants(&results.cells);
     let mut rows = Table::new(titles(&variants));
-    for (setting, cells) in &settings(results) {
-        for row in block(setting, cells, &variants) {
+    let settings = settings(results);
+    let all = settings.values().flat_map(|cells| gains(cells, &variants));
+    let mut sure = sure(&all.collect::<Vec<_>>()).into_iter();
+    for (setting, cells) in &settings {
+        for row in block(setting, cells, &variants, &mut sure) {
             rows.row(row);
         }
     }
@@ -62,8 +64,17 @@ fn titles(variants: &[&str]) -> Vec<String> {
     row
 }
 
-/// The rows of one setting.
-fn block(setting: &Setting, cells: &[&Cell], variants: &[&str]) -> Vec<Vec<String>> {
+fn gains(cells: &[&Cell], variants: &[&str]) -> Vec<Option<Estimate>> {
+    others(variants).map(|v| gain(cells, v)).collect()
+}
+
+/// The rows of one setting; `sure` says of each of its gains whether it counts.
+fn block(
+    setting: &Setting,
+    cells: &[&Cell],
+    variants: &[&str],
+    sure: &mut impl Iterator<Item = bool>,
+) -> Vec<Vec<String>> {
     let columns = 1 + variants.len() + others(variants).count();
     let mut title = vec![format!(
         "**{}**, {}",
@@ -71,28 +82,20 @@ fn block(setting: &Setting, cells: &[&Cell], variants: &[&str]) -> Vec<Vec<Strin
         setting.shape()
     )];
     title.resize(columns, String::new());
-    let unit = cells.first().map_or("", |c| c.unit.as_str());
 
-    let mut value = vec![format!("{unit}, all VMs")];
+    let mut value = vec![format!("{}, all VMs", setting.unit)];
     value.extend(variants.iter().map(|v| {
         let mean = mean(cells, v, value_of);
         mean.map_or(NONE.into(), |e| with_interval(e, short))
     }));
-    value.extend(others(variants).map(|v| verdict(gain(cells, v))));
+    let gains = gains(cells, variants).into_iter().zip(sure);
+    value.extend(gains.map(|(gain, sure)| difference(gain, sure)));
     let mut samples = vec!["samples by seed".to_string()];
     samples.extend(variants.iter().map(|v| {
         let all: Vec<String> = of(cells, v).values().map(|c| short(c.value)).collect();
         or_none(all.join(" "))
     }));
-    samples.extend(others(variants).map(|v| {
-        let pairs = pairs(cells, v, value_of);
-        let all: Vec<String> = pairs
-            .iter()
-            .filter_map(|p| paired_percent(&[*p]))
-            .map(|e| format!("{:+.1}", e.mean))
-            .collect();
-        or_none(all.join(" "))
-    }));
+    samples.resize(columns, NONE.into());
 
     let mut rows = vec![title, value, samples];
     rows.extend(
@@ -110,13 +113,12 @@ fn metric_row(metric: &Metric, cells: &[&Cell], variants: &[&str]) -> Option<Vec
         return None;
     }
     let show = if metric.as_share { percent } else { short };
-    let unit = if metric.as_share { "points" } else { "%" };
     let mut row = vec![metric.title.to_string()];
     let in_words = |e: Option<_>| e.map_or(NONE.into(), |e| with_interval(e, show));
     row.extend(means.into_iter().map(in_words));
     row.extend(others(variants).map(|v| {
         let change = change(metric, cells, v);
-        change.map_or(NONE.into(), |e| format!("{} {unit}", signed(e)))
+        change.map_or(NONE.into(), if metric.as_share { points } else { percents })
     }));
     Some(row)
 }

@@ -5,19 +5,29 @@ use crate::stats::Estimate;
 /// Stands for what is not there.
 pub const NONE: &str = "-";
 
-/// A difference, and whether it counts.
-pub fn verdict(estimate: Option<Estimate>) -> String {
-    let Some(estimate) = estimate else {
-        return NONE.into();
-    };
-    let verdict = match estimate.excludes_zero() {
-        Some(true) => "excludes 0",
-        Some(false) => "includes 0",
-        None => "one pair: no interval",
-    };
-    let effect = estimate.effect_size().map(|d| format!("; d = {d:+.1}"));
-    let effect = effect.unwrap_or_default();
-    format!("{} % ({verdict}{effect})", signed(estimate))
+/// Stands behind a difference that counts with all of its table taken together.
+pub const SURE: &str = " sure";
+
+/// A difference in percent with its interval, and whether it counts.
+pub fn difference(estimate: Option<Estimate>, sure: bool) -> String {
+    let mark = if sure { SURE } else { "" };
+    estimate.map_or(NONE.into(), |e| percents(e) + mark)
+}
+
+/// A difference in percent with its interval.
+pub fn percents(estimate: Estimate) -> String {
+    let signed = |v: f64| format!("{:+.1}", tenths(v));
+    match estimate.interval {
+        Some((low, high)) => {
+            format!(
+                "{} % ({} to {})",
+                signed(estimate.mean),
+                signed(low),
+                signed(high)
+            )
+        }
+        None => format!("{} %", signed(estimate.mean)),
+    }
 }
 
 /// The text, or a sign that there is none.
@@ -25,16 +35,22 @@ pub fn or_none(text: String) -> String {
     if text.is_empty() { NONE.into() } else { text }
 }
 
-/// With its sign and interval.
-pub fn signed(estimate: Estimate) -> String {
-    with_interval(estimate, |v| format!("{v:+.1}"))
+/// A difference of shares.
+pub fn points(estimate: Estimate) -> String {
+    let words = with_interval(estimate, |v| format!("{:+.1}", tenths(v)));
+    format!("{words} points")
 }
 
-/// With its interval, if it has one.
+/// Rounded, and never -0.
+fn tenths(value: f64) -> f64 {
+    (10.0 * value).round() / 10.0 + 0.0
+}
+
+/// A mean with half of its interval, if it has one.
 pub fn with_interval(estimate: Estimate, show: impl Fn(f64) -> String) -> String {
-    match estimate.half_width {
-        Some(half) => {
-            let half = show(half);
+    match estimate.interval {
+        Some((low, high)) => {
+            let half = show((high - low) / 2.0);
             format!("{} ± {}", show(estimate.mean), half.trim_start_matches('+'))
         }
         None => show(estimate.mean),

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 
 use dense_report::md::Table;
 use dense_report::results::{Cell, Results};
-use dense_report::stats::paired_percent;
+use dense_report::stats::Estimate;
 
 use crate::policy::{Policy, Variant};
 use crate::run;
 use crate::scenario::Scenario;
-use crate::tables::{self, Setting, ratio, setting, values};
+use crate::tables::{self, Setting, setting, values};
 use crate::{Error, Result};
 
 /// How far a simulated ratio may be from the measured one.
@@ -96,11 +96,16 @@ fn measured_variants(
     of.keys().filter_map(known).collect()
 }
 
-/// A ratio with half its 95 % interval, paired by seed, and of how many seeds it is.
-fn measured_ratio(ratio: f64, pairs: &[(f64, f64)]) -> String {
-    let half = paired_percent(pairs).and_then(|percent| percent.half_width);
-    let half = half.map_or(String::new(), |h| format!(" ± {:.2}", h / 100.0));
-    format!("x{ratio:.2}{half} ({})", pairs.len())
+/// A gain as a ratio, with its 95 % interval and of how many seeds it is.
+fn in_words(gain: Estimate, seeds: usize) -> String {
+    let ends = gain.interval.map_or(String::new(), |(low, high)| {
+        format!(" ({:.2} to {:.2})", ratio(low), ratio(high))
+    });
+    format!("x{:.2}{ends}, {seeds}", ratio(gain.mean))
+}
+
+fn ratio(percent: f64) -> f64 {
+    1.0 + percent / 100.0
 }
 
 /// A row for each setting and variant that both have.
@@ -109,22 +114,32 @@ pub fn table(measured: &Results, simulated: &Results) -> String {
     let mut table = Table::new([
         "VMs x vCPUs on CPUs",
         "variant",
-        "measured (seeds)",
+        "measured (95 % interval), seeds",
         "simulated",
         "off by",
     ]);
     let (mut rows, mut close, mut pairs, mut ordered) = (0, 0, 0, 0);
+    let (mut known, mut inside) = (0, 0);
     for (setting, variants) in &real {
         let Some(of) = model.get(setting) else {
             continue;
         };
         let mut ratios = vec![(1.0, 1.0)];
-        for variant in variants.keys().filter(|v| **v != "stock") {
-            let (Some(real), Some(model)) = (ratio(variants, variant), ratio(of, variant)) else {
+        for (variant, seeds) in variants.iter().filter(|(v, _)| **v != "stock") {
+            let gains = (
+                tables::measured(variants, variant),
+                tables::simulated(of, variant),
+            );
+            let (Some(gain), Some(simulated)) = gains else {
                 continue;
             };
-            let spread = measured_ratio(real, &tables::pairs(variants, variant));
+            let spread = in_words(gain, seeds.len());
+            let (real, model) = (ratio(gain.mean), ratio(simulated.mean));
             let off = model / real - 1.0;
+            if let Some((low, high)) = gain.interval {
+                known += 1;
+                inside += u32::from((ratio(low)..=ratio(high)).contains(&model));
+            }
             let miss = if off.abs() > TOLERANCE {
                 " **miss**"
             } else {
@@ -145,7 +160,7 @@ pub fn table(measured: &Results, simulated: &Results) -> String {
         (pairs, ordered) = (pairs + all, ordered + right);
     }
     format!(
-        "{table}\nWithin 15 %: {close} of {rows}. Pairs of variants of one cell that differ by \
+        "{table}\nWithin 15 %: {close} of {rows}. Inside the measured interval: {inside} of {known}. Pairs of variants of one cell that differ by \
          more than 3 % in the measurement: {pairs}; the model has {ordered} of them in the same \
          order.\n"
     )
@@ -256,10 +271,16 @@ mod tests {
 
     #[test]
     fn a_ratio_has_its_interval_if_there_are_seeds_enough() {
-        assert_eq!(measured_ratio(1.5, &[(2.0, 3.0)]), "x1.50 (1)");
-        // 40 and 60 %: t(0.975, 1) = 12.706, the standard error 10.
-        let pairs = [(1.0, 1.4), (1.0, 1.6)];
-        assert_eq!(measured_ratio(1.5, &pairs), "x1.50 ± 1.27 (2)");
+        let gain = |interval| Estimate {
+            mean: 50.0,
+            interval,
+            p: None,
+        };
+        assert_eq!(in_words(gain(None), 1), "x1.50, 1");
+        assert_eq!(
+            in_words(gain(Some((-10.0, 150.0))), 2),
+            "x1.50 (0.90 to 2.50), 2"
+        );
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use dense_record::chosen::word;
 use dense_report::md::Table;
 use dense_report::results::{Cell, Results};
-use dense_report::stats::paired_percent;
+use dense_report::stats::{Estimate, Samples};
+use dense_report::words::{NONE, percents};
 
 /// What a variant is compared with.
 const BASE: &str = "stock";
@@ -36,16 +37,20 @@ pub fn values(results: &Results) -> BTreeMap<Setting, BTreeMap<&str, BTreeMap<u6
     all
 }
 
-/// Mean of `variant` / mean of stock, over the seeds that both have.
-pub fn ratio(of: &BTreeMap<&str, BTreeMap<u64, f64>>, variant: &str) -> Option<f64> {
-    let pairs = pairs(of, variant);
-    let base: f64 = pairs.iter().map(|(base, _)| base).sum();
-    let other: f64 = pairs.iter().map(|(_, other)| other).sum();
-    Some(other / base).filter(|r| r.is_finite())
+/// What a variant does more than stock, in percent of geometric means: of a model, where
+/// equal seeds are equal beginnings.
+pub fn simulated(of: &BTreeMap<&str, BTreeMap<u64, f64>>, variant: &str) -> Option<Estimate> {
+    Samples::Pairs(pairs(of, variant)).percent()
+}
+
+/// The same of hosts, each with boots of its own.
+pub fn measured(of: &BTreeMap<&str, BTreeMap<u64, f64>>, variant: &str) -> Option<Estimate> {
+    let all = |variant| Some(of.get(variant)?.values().copied().collect());
+    Samples::Apart(all(BASE)?, all(variant)?).percent()
 }
 
 /// Stock's value and `variant`'s, of each seed that both have.
-pub fn pairs(of: &BTreeMap<&str, BTreeMap<u64, f64>>, variant: &str) -> Vec<(f64, f64)> {
+fn pairs(of: &BTreeMap<&str, BTreeMap<u64, f64>>, variant: &str) -> Vec<(f64, f64)> {
     let (Some(base), Some(other)) = (of.get(BASE), of.get(variant)) else {
         return Vec::new();
     };
@@ -56,7 +61,8 @@ pub fn pairs(of: &BTreeMap<&str, BTreeMap<u64, f64>>, variant: &str) -> Vec<(f64
 }
 
 /// A row for each setting, a column for each variant: stock's rounds/s, the others against
-/// it in % with the 95 % interval over the seeds; after the comma the slowest VM's work
+/// it in % of geometric means with the 95 % interval over the model's seeds; after the comma
+/// the slowest VM's work
 /// against the fastest's, or, where they run different things, the least CPU time of one
 /// against an equal share.
 pub fn compare(results: &Results) -> String {
@@ -86,11 +92,7 @@ pub fn compare(results: &Results) -> String {
             format!("{mean:.0}, {fair}"),
         ];
         for variant in &variants {
-            let difference = paired_percent(&pairs(of, variant));
-            let text = difference.map_or("-".into(), |e| match e.half_width {
-                Some(half) => format!("{:+.1} ± {half:.1} %", e.mean),
-                None => format!("{:+.1} %", e.mean),
-            });
+            let text = simulated(of, variant).map_or(NONE.into(), percents);
             row.push(format!("{text}, {}", fairness(results, setting, variant)));
         }
         table.row(row);
