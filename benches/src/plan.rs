@@ -25,6 +25,7 @@ const PLANS: &[(&str, &str)] = &[
     ("smoke", include_str!("../plans/smoke.toml")),
     ("layouts", include_str!("../plans/layouts.toml")),
     ("rounds", include_str!("../plans/rounds.toml")),
+    ("replay", include_str!("../plans/replay.toml")),
     ("cost", include_str!("../plans/cost.toml")),
     ("storm", include_str!("../plans/storm.toml")),
     ("contention", include_str!("../plans/contention.toml")),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -122,6 +122,7 @@ fn one(
                 wall_s: began.elapsed().as_secs_f64(),
                 console: &console,
                 facts: Facts::new(),
+                commit: None,
             };
             session.add(Cell::new(planned, measured, run))
         }
@@ -145,12 +146,9 @@ fn limit_cpus(count: u32) -> Result<CpuSet> {
     Ok(all)
 }
 
-/// How far it is, for somebody who watches.
+/// How far it is, a line for each cell.
 fn tell(number: usize, total: usize, began: Instant, planned: &Chosen) {
     let mut out = std::io::stderr();
-    if !out.is_terminal() {
-        return;
-    }
     let left = match number {
         0 => "?".to_string(),
         _ => {
@@ -202,6 +200,7 @@ fn versions(paths: &Paths, planned: &[Chosen]) -> Result<BTreeMap<String, String
             "dense-bench".to_string(),
             env!("CARGO_PKG_VERSION").to_string(),
         ),
+        ("host".into(), describe(&facts())),
         ("vmm_sha256".into(), hash(&paths.vmm)?),
         ("guest_kernel_sha256".into(), hash(&paths.kernel)?),
     ]);

@@ -247,6 +247,7 @@ mod tests {
             wall_s: 1.0,
             console: b"",
             facts: Facts::new(),
+            commit: None,
         };
         Cell::new(chosen, Measured::default(), run)
     }

@@ -109,6 +109,7 @@ impl Shared<'_> {
 
     /// Runs a cell; one that fails is kept as such.
     fn cell(&self, cell: &Chosen, boot: &Boot) -> Result<()> {
+        self.workshop.progress.step(&cell.key());
         let ran = self.run(cell, boot, &self.keeper.console(&cell.key()));
         let ran = match ran {
             Ok(ran) => Ok(ran),

@@ -158,6 +158,25 @@ impl Kernel {
             .ok_or_else(|| Error::Setup(format!("{} has no CONFIG_HZ", path.display())))
     }
 
+    /// The hash of all inputs of a kernel, made from that source by that compiler.
+    fn key(variant: Variant, repo: &Path, source: &str, compiler: &str) -> Result<Key> {
+        let mut key = Key::new()
+            .text("recipe", "2")
+            .text("source", source)
+            .text("cc", compiler);
+        let inputs = variant.patches(repo)?.into_iter();
+        for input in inputs.chain(variant.fragment_files(repo)) {
+            key = key.file(&input)?;
+        }
+        Ok(key)
+    }
+
+    /// The name in the cache of a kernel of this tree's patches, whether it is there or not.
+    pub fn name(variant: Variant, repo: &Path, source: &str, compiler: &str) -> Result<String> {
+        let key = Self::key(variant, repo, source, compiler)?;
+        Ok(format!("kernel-{}-{}", variant.name(), key.short()))
+    }
+
     /// Builds `variant`, or takes it from the cache; tells `on_step` how far it is.
     pub fn build(
         variant: Variant,
@@ -166,15 +185,7 @@ impl Kernel {
         cancel: &Cancel,
         mut on_step: impl FnMut(u64, u64),
     ) -> Result<Self> {
-        let patches = variant.patches(repo)?;
-        let fragments = variant.fragment_files(repo);
-        let mut key = Key::new()
-            .text("recipe", "2")
-            .text("source", &source_version()?)
-            .text("cc", &compiler_version()?);
-        for input in patches.iter().chain(&fragments) {
-            key = key.file(input)?;
-        }
+        let key = Self::key(variant, repo, &source_version()?, &compiler_version()?)?;
         let dir = cache.artefact(&format!("kernel-{}", variant.name()), &key, |out| {
             let place = Workplace::open(variant, repo, cache, cancel)?;
             let mut step = 0;
@@ -193,6 +204,13 @@ pub fn compiler_version() -> Result<String> {
     let mut cc = proc::command("gcc");
     cc.arg("--version");
     Ok(proc::output(cc)?.lines().next().unwrap_or_default().into())
+}
+
+/// What Rust is compiled by: release, commit and date.
+pub fn rust_version() -> Result<String> {
+    let mut rustc = proc::command("rustc");
+    rustc.arg("--version");
+    Ok(proc::output(rustc)?.trim().to_string())
 }
 
 fn source_version() -> Result<String> {

@@ -132,10 +132,11 @@ pub fn files(package: &str) -> Result<Vec<String>> {
     Ok(proc::output(list)?.lines().map(str::to_string).collect())
 }
 
-/// Name and version of everything that shapes a measurement, for the results.
+/// Name and version of everything that shapes a measurement, for the results: all packages
+/// that builds and images need, and the C library in the images.
 pub fn versions() -> Vec<(String, String)> {
-    TRIED
-        .iter()
-        .filter_map(|(package, _)| Some((package.to_string(), version(package)?)))
+    let names = NEEDED.iter().copied().chain(["libc6"]);
+    names
+        .filter_map(|package| Some((package.to_string(), version(package)?)))
         .collect()
 }

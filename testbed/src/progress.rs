@@ -1,5 +1,7 @@
-//! What a person sees while something takes long. Nothing is drawn into a pipe.
+//! What a person sees while something takes long. Into a pipe goes a line for each thing
+//! that begins, so that a log tells what is under way.
 
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -27,6 +29,7 @@ impl Progress {
     }
 
     fn line(&self, bar: ProgressBar, template: &str, what: &str) -> ProgressBar {
+        self.step(what);
         // The templates above are constants that indicatif takes.
         let style =
             ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
@@ -35,6 +38,13 @@ impl Progress {
             .add(bar.with_style(style).with_message(what.to_string()));
         bar.enable_steady_tick(Duration::from_millis(200));
         bar
+    }
+
+    /// Tells a log, and nobody who watches a bar, what begins now.
+    pub fn step(&self, what: &str) {
+        if !std::io::stderr().is_terminal() {
+            eprintln!("{what} ...");
+        }
     }
 
     /// Prints a line above the others, also where nothing is drawn.

@@ -68,6 +68,7 @@ impl Parts {
     pub fn versions(&self) -> Result<BTreeMap<String, String>> {
         let mut versions: BTreeMap<_, _> = packages::versions().into_iter().collect();
         versions.insert("gcc".into(), kernel::compiler_version()?);
+        versions.insert("rustc".into(), kernel::rust_version()?);
         versions.insert("machine".into(), machine::version());
         let mut artefacts = vec![("emulator".to_string(), self.emulator.dir.as_path())];
         for (kernel, built) in &self.kernels {

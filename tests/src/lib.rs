@@ -35,6 +35,14 @@ pub fn parts_for(workload: &str) -> Parts {
     workshop().all_parts([workload], HostKernel::OURS).unwrap()
 }
 
+/// The same for cells of these workloads and kernels.
+pub fn parts_of<'a>(
+    workloads: impl IntoIterator<Item = &'a str>,
+    kernels: impl IntoIterator<Item = HostKernel>,
+) -> Parts {
+    workshop().all_parts(workloads, kernels).unwrap()
+}
+
 /// A host kernel beside those in [`parts`].
 pub fn kernel(variant: Variant) -> Kernel {
     workshop().kernel(variant).unwrap()

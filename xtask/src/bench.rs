@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: the main job.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -8,7 +9,7 @@ use dense_bench::session::{Choice, Replay, Session};
 use dense_record::chosen::Chosen;
 use dense_report as report;
 use dense_report::compare::{replayed, same};
-use dense_report::results::{COMMIT, Cell, Run};
+use dense_report::results::{Cell, Run};
 use testbed::cells::{self, Keeper, Ran};
 use testbed::proc::Cancel;
 use testbed::workshop::{Workshop, commit};
@@ -52,12 +53,11 @@ pub fn run(args: &BenchArgs, cancel: Cancel) -> Result<(), Error> {
             session.workloads.iter().map(String::as_str),
             session.kernels.iter().copied(),
         )?;
-        let mut versions = parts.versions()?;
-        versions.extend(commit().map(|commit| (COMMIT.to_string(), commit)));
-        session.begin(versions).map_err(usage)?;
+        session.begin(parts.versions()?).map_err(usage)?;
         let kept = Kept {
             session: Mutex::new(session),
             workshop: &workshop,
+            commit: commit(),
         };
         cells::run_all(&workshop, &parts, args.jobs, todo, &kept)?;
         session = kept
@@ -93,17 +93,23 @@ fn told(replay: &Replay, session: &Session) -> Result<(), Error> {
         println!("{said}");
         return Ok(());
     }
-    let new = &session.results.versions;
-    let others = new
-        .iter()
-        .filter(|(name, v)| *name != COMMIT && file.versions.get(*name) != Some(v));
-    let others: Vec<_> = others.map(|(name, _)| name.as_str()).collect();
-    let back = file.versions.get(COMMIT);
+    let others = differing(&file.versions, &session.results.versions);
+    let back = before.commit.as_ref();
     let back = back.map_or(String::new(), |c| format!("; the same are at commit {c}"));
     Err(Error::Usage(match others.is_empty() {
         true => said,
         false => format!("{said}; other versions: {}{back}", others.join(", ")),
     }))
+}
+
+/// Each version that differs, with both values.
+fn differing(before: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Vec<String> {
+    let say = |v: Option<&String>| v.map_or("unknown", String::as_str).to_string();
+    let names: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
+    let others = names.into_iter().filter(|n| before.get(*n) != now.get(*n));
+    others
+        .map(|n| format!("{n} ({}, now {})", say(before.get(n)), say(now.get(n))))
+        .collect()
 }
 
 /// Free space for the builds, or one line about it.
@@ -128,6 +134,7 @@ fn check_room() -> Result<(), Error> {
 struct Kept<'a> {
     session: Mutex<Session>,
     workshop: &'a Workshop,
+    commit: Option<String>,
 }
 
 impl Kept<'_> {
@@ -149,6 +156,7 @@ impl Keeper for Kept<'_> {
                     wall_s: ran.wall_s,
                     console: &ran.console,
                     facts: ran.facts,
+                    commit: self.commit.clone(),
                 };
                 self.session().add(Cell::new(cell, ran.measured, run))?;
             }

@@ -1,18 +1,24 @@
 //! `cargo xtask report`: puts the tables of the published results where people read them.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use dense_record::cost;
+use dense_record::json::read_json;
 use dense_report::results::Results;
 use dense_report::{ablation, contention, matrix, summary, table, truth, vmm_cost};
 use sched_sim::docs;
+use testbed::kernel::{Kernel, Variant};
 use testbed::workshop::repo;
 
 use crate::Error;
 
 /// Where published results are, each in a file of its plan's name.
 const RESULTS: &str = "benches/results";
+
+/// A plan whose results a test runs again, cell by cell; they stand in no page.
+const REPLAYED: &str = "replay";
 
 /// A table of a plan's published results in a page.
 #[derive(Debug, Clone, Copy)]
@@ -125,10 +131,12 @@ pub struct Table {
 pub fn tables() -> Result<Vec<Table>, Error> {
     let folder = repo().join(RESULTS);
     let measured = PAGES.iter().map(|page| {
+        let path = page.results();
+        let older = series_of(&path)?;
         Ok(Table {
             page: page.page,
             name: page.plan,
-            text: (page.render)(&page.results())?,
+            text: older + &(page.render)(&path)?,
         })
     });
     let mut all: Vec<Table> = measured.collect::<Result<_, Error>>()?;
@@ -151,6 +159,50 @@ impl Table {
     }
 }
 
+/// What stands above results of another kernel series than this tree's: nothing above those
+/// of this one.
+fn series_of(path: &Path) -> Result<String, Error> {
+    #[derive(serde::Deserialize)]
+    struct Measured {
+        versions: BTreeMap<String, String>,
+    }
+    let measured: Measured = read_json(path).map_err(usage)?;
+    let older = older_kernels(&measured.versions, &repo())?;
+    Ok(match older.is_empty() {
+        true => String::new(),
+        false => format!("**Of an older series**: {}.\n\n", older.join(", ")),
+    })
+}
+
+/// The kernels among these versions that this tree's patches don't make, with the compiler
+/// and the source that are among them, too.
+pub fn older_kernels(
+    versions: &BTreeMap<String, String>,
+    repo: &Path,
+) -> Result<Vec<String>, Error> {
+    let version = |name: &str| versions.get(name).map_or("", String::as_str);
+    let (source, compiler) = (version("linux-source-6.12"), version("gcc"));
+    let mut older = Vec::new();
+    for (name, there) in versions {
+        // As kernel_stock; what VMMs cost is of kernel-stock, with the key alone.
+        let Some(kernel) = name.strip_prefix("kernel").and_then(|k| k.get(1..)) else {
+            continue;
+        };
+        let variants = [Variant::Stock, Variant::Patched, Variant::Compare];
+        let Some(variant) = variants.into_iter().find(|v| v.name() == kernel) else {
+            continue;
+        };
+        let now = Kernel::name(variant, repo, source, compiler)?;
+        if !now.ends_with(there.rsplit('-').next().unwrap_or(there)) {
+            older.push(format!(
+                "{kernel} {}",
+                there.rsplit('-').next().unwrap_or(there)
+            ));
+        }
+    }
+    Ok(older)
+}
+
 /// Publishes `results`, if given, and writes all tables into their pages.
 pub fn run(results: Option<&Path>) -> Result<(), Error> {
     if let Some(path) = results {
@@ -168,6 +220,10 @@ pub fn run(results: Option<&Path>) -> Result<(), Error> {
 /// Copies a results file to where its plan's published results are.
 fn publish(path: &Path) -> Result<(), Error> {
     let results = load(path)?;
+    if results.plan == REPLAYED {
+        let target = repo().join(format!("{RESULTS}/{REPLAYED}.json"));
+        return results.save(&target).map_err(usage);
+    }
     let Some(page) = PAGES.iter().find(|page| page.plan == results.plan) else {
         return Err(Error::Usage(format!(
             "{}: nothing is published of plan {}",

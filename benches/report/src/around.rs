@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use dense_record::chosen::word;
 
-use crate::results::{COMMIT, Cell, Failure, Results};
+use crate::results::{Cell, Failure, Results};
 
 /// What the line above the table names when all cells agree on it.
 #[expect(clippy::type_complexity, reason = "a table of functions")]
@@ -75,14 +75,19 @@ pub fn headline(results: &Results, variants: &[&str]) -> String {
 pub fn caveats(results: &Results) -> String {
     let mut out = String::new();
     if results.cells.iter().any(|c| c.host == "emulated") {
-        let commit = results
-            .versions
-            .get(COMMIT)
-            .map(|c| c.get(..12).unwrap_or(c));
-        let at = commit.map_or(String::new(), |c| format!(", at commit {c},"));
+        let commits: BTreeSet<&str> = results
+            .cells
+            .iter()
+            .filter_map(|c| Some(c.commit.as_deref()?.get(..12).unwrap_or("?")))
+            .collect();
+        let commits: Vec<&str> = commits.into_iter().collect();
+        let at = match commits[..] {
+            [] => String::new(),
+            _ => format!(", at commit {},", commits.join(" and ")),
+        };
         out += &format!(
             "Emulated ratios are not metal: CPUs here have no caches and no pipelines. \
-             `cargo xtask bench --plan {}`{at} gives these digits on any machine; \
+             `cargo xtask bench --plan {}`{at} gives these digits where packages and compilers are the same; \
              `dense-bench run` measures the same on your own KVM host (docs/measuring.md).\n",
             results.plan
         );

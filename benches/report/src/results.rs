@@ -13,8 +13,6 @@ use serde::{Deserialize, Serialize};
 
 /// The schema that this program writes and reads.
 pub const SCHEMA_VERSION: u32 = 3;
-/// The version that names the commit whose programs gave the figures.
-pub const COMMIT: &str = "commit";
 
 /// All cells of a run, with what they have in common.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -73,6 +71,9 @@ pub struct Cell {
     pub wall_s: f64,
     /// SHA-256 of all that the host's console said: equal runs have equal ones.
     pub console_sha256: String,
+    /// What was checked out when it ran; none outside of git.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
     /// What is worth knowing of the host.
     #[serde(default)]
     pub machine: Facts,
@@ -92,6 +93,8 @@ pub struct Run<'a> {
     pub console: &'a [u8],
     /// What is known of the host from outside.
     pub facts: Facts,
+    /// What is checked out; none outside of git.
+    pub commit: Option<String>,
 }
 
 impl Cell {
@@ -112,6 +115,7 @@ impl Cell {
             virtual_s: measured.host_ns as f64 / 1e9,
             wall_s: run.wall_s,
             console_sha256: sha256(run.console),
+            commit: run.commit,
             machine,
             timeline: measured.timeline,
         }
@@ -220,9 +224,8 @@ impl Results {
     ) -> Result<()> {
         let advice = "give another --out, or run without --resume";
         let old = &self.versions;
-        // A commit that leaves all others as they are changes no figure.
-        let names = old.keys().chain(versions.keys()).filter(|n| *n != COMMIT);
-        if let Some(name) = names.into_iter().find(|n| old.get(*n) != versions.get(*n)) {
+        let mut names = old.keys().chain(versions.keys());
+        if let Some(name) = names.find(|n| old.get(*n) != versions.get(*n)) {
             let say = |v: Option<&String>| v.map_or("absent", String::as_str).to_string();
             return Err(Error::Invalid(format!(
                 "the results there are of another {name} ({}, now {}): {advice}",

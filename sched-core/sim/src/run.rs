@@ -76,6 +76,7 @@ pub fn cell(scenario: &Scenario, variant: &Variant, policy: &Policy, seed: u64) 
         virtual_s: (warmup + window) as f64 / 1e3,
         wall_s: begin.elapsed().as_secs_f64(),
         console_sha256: sha256(said.as_bytes()),
+        commit: None,
         machine: machine(scenario),
         timeline: None,
     }

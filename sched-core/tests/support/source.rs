@@ -48,7 +48,7 @@ pub fn header(path: &str) -> String {
 /// Debian's package of the kernel's source has it here.
 const PACKAGE: &str = "/usr/src/linux-source-6.12.tar.xz";
 
-/// Files of the stock kernel: from the tree that `cargo xtask kernel stock` leaves in the
+/// Files of the stock kernel: from the tree that `cargo xtask kernel` leaves in the
 /// cache, or from the package that it is made of.
 pub fn stock(paths: &[&str]) -> Result<Vec<String>, String> {
     let all = |from: &dyn Fn(&str) -> Option<String>| paths.iter().map(|p| from(p)).collect();
@@ -67,9 +67,7 @@ pub fn stock(paths: &[&str]) -> Result<Vec<String>, String> {
     let unpacked = unpacked.is_ok_and(|out| out.status.success());
     let files = all(&|path| fs::read_to_string(dir.path().join(path)).ok());
     files.filter(|_| unpacked).ok_or_else(|| {
-        format!(
-            "no kernel source: neither {PACKAGE} nor a tree in the cache (cargo xtask kernel stock)"
-        )
+        format!("no kernel source: neither {PACKAGE} nor a tree in the cache (cargo xtask kernel)")
     })
 }
 
