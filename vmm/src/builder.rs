@@ -17,13 +17,16 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use crate::brake::Brake;
 use crate::bus::{Buses, Shared};
 use crate::config::{Config, Pv, SchedConfig};
+use crate::devices::balloon;
 use crate::devices::block::{self, Disk};
+use crate::devices::counters::{Counted, Counters};
 use crate::devices::net::{self, Net};
 use crate::devices::power::{self, Power, PowerButton};
 use crate::devices::pvpanic::Pvpanic;
 use crate::devices::rng;
 use crate::devices::rtc::Rtc;
-use crate::devices::serial::{self, Console, SerialPort, Watch};
+use crate::devices::serial::{self, Console, Input, Line, SerialPort, Watch};
+use crate::devices::socket::Socket;
 use crate::devices::virtio_mmio::{Complaints, Identity, Interrupt, Served, Session, VirtioMmio};
 use crate::devices::vsock::{self, Vsock};
 use crate::exit::Ender;
@@ -48,8 +51,14 @@ pub struct Machine {
     pub buses: Arc<Buses>,
     /// What serves the virtio devices' queues.
     pub workers: Vec<Worker>,
-    /// Standard input on its way to the serial port.
+    /// What all devices count, the console first.
+    pub counted: Vec<Counted>,
+    /// What brings the serial port its input, and takes its output on.
     pub console: Console,
+    /// Whether the console is on standard input and output.
+    pub on_stdio: bool,
+    /// The file at which the console is found.
+    pub console_socket: Option<Socket>,
     /// Asks the guest to shut down.
     pub power_button: PowerButton,
     /// How its threads are to run.
@@ -61,7 +70,7 @@ pub struct Machine {
     /// Who is told when the machine ends.
     pub ender: Ender,
     /// The file at which the host's programs find the guest.
-    pub vsock_socket: Option<vsock::Socket>,
+    pub vsock_socket: Option<Socket>,
     /// What the process gives up before they run.
     pub sandbox: Sandbox,
     /// The paravirtual features that the guest sees.
@@ -86,6 +95,7 @@ pub fn build(config: Config, mut resources: Resources) -> Result<Machine> {
         )));
     }
     let memory = memory::allocate(config.mem)?;
+    config.advice.give(&memory)?;
     let entry = boot::load(&memory, &config, &mut resources.images)?;
     let vm = create_vm(&kvm, &memory)?;
 
@@ -94,21 +104,39 @@ pub fn build(config: Config, mut resources: Resources) -> Result<Machine> {
     let power_button = add_power(&vm, &mut buses, &ender)?;
     let started = event()?;
     let watch = watch(config.sched.launch.as_ref(), &started)?;
-    let console = add_legacy_devices(&vm, &mut buses, &ender, watch)?;
+    let place = resources.console;
+    let (on_stdio, console_socket) = (place.is_stdio(), place.socket);
+    let console_counted = Counted {
+        name: "console".into(),
+        counters: Arc::default(),
+    };
+    let counters = console_counted.counters.clone();
+    let line = Line::new(place.sink, watch, event()?, counters);
+    let console = add_legacy_devices(&vm, &mut buses, &ender, line, place.input)?;
     let slots = Slots {
         vm: &vm,
         buses: &mut buses,
         memory: &memory,
         brake: ender.brake(),
         used: 0,
+        counted: vec![console_counted],
     };
     let (vsock, vsock_socket) = resources.vsock.map(Vsock::split).unzip();
-    let workers = add_virtio(slots, resources.disks, resources.nets, vsock, config.rng)?;
+    let (workers, counted) = add_virtio(
+        slots,
+        resources.disks,
+        resources.nets,
+        vsock,
+        (config.rng, config.reporting),
+    )?;
     Ok(Machine {
         vcpus: create_vcpus(&kvm, &vm, &config, entry)?,
         buses: Arc::new(buses),
         workers,
+        counted,
         console,
+        on_stdio,
+        console_socket,
         power_button,
         sched: config.sched,
         started,
@@ -182,14 +210,15 @@ fn add_legacy_devices(
     vm: &VmFd,
     buses: &mut Buses,
     ender: &Ender,
-    watch: Option<Watch>,
+    line: Line,
+    input: Input,
 ) -> Result<Console> {
     let irq = event()?;
     vm.register_irqfd(&irq, COM1_IRQ)
         .map_err(Error::kvm("wire the serial port's interrupt"))?;
     let drained = event()?;
-    let port = SerialPort::new(irq, &drained, ender.clone(), watch)?;
-    let port = Arc::new(Mutex::new(port));
+    let line = Arc::new(Mutex::new(line));
+    let port = Arc::new(Mutex::new(SerialPort::new(irq, &drained, line.clone())?));
     let devices: [(u16, u64, Shared); 3] = [
         (COM1, serial::SIZE, port.clone()),
         (RTC, 2, Arc::new(Mutex::new(Rtc::default()))),
@@ -202,7 +231,7 @@ fn add_legacy_devices(
     for (start, size, device) in devices {
         buses.ports.add(start.into(), size, device);
     }
-    Console::new(port, drained)
+    Console::new((port, drained), line, input)
 }
 
 fn add_power(vm: &VmFd, buses: &mut Buses, ender: &Ender) -> Result<PowerButton> {
@@ -220,27 +249,33 @@ fn add_virtio(
     disks: Vec<Disk>,
     nets: Vec<Net>,
     vsock: Option<(u32, vsock::Muxer)>,
-    rng: bool,
-) -> Result<Vec<Worker>> {
+    (rng, balloon): (bool, bool),
+) -> Result<(Vec<Worker>, Vec<Counted>)> {
     let mut workers: Vec<Worker> = Vec::new();
-    for disk in disks {
-        let [queue] = slots.attach(block::identity(&disk), [block::QUEUE_SIZE])?;
+    for (n, disk) in disks.into_iter().enumerate() {
+        let name = format!("disk{n}");
+        let [queue] = slots.attach(&name, block::identity(&disk), [block::QUEUE_SIZE])?;
         workers.push(Box::new(block::Worker { disk, queue }));
     }
-    for net in nets {
-        let [to_guest, from_guest] = slots.attach(net::identity(&net), net::QUEUE_SIZES)?;
+    for (n, net) in nets.into_iter().enumerate() {
+        let (name, identity) = (format!("net{n}"), net::identity(&net));
+        let [to_guest, from_guest] = slots.attach(&name, identity, net::QUEUE_SIZES)?;
         workers.push(Box::new(net::Worker::new(net.tap, to_guest, from_guest)));
     }
     if let Some((cid, muxer)) = vsock {
-        let queues = slots.attach(vsock::identity(cid), vsock::QUEUE_SIZES)?;
+        let queues = slots.attach("vsock", vsock::identity(cid), vsock::QUEUE_SIZES)?;
         workers.push(Box::new(vsock::Worker::new(muxer, queues)));
     }
     if rng {
-        let [queue] = slots.attach(rng::identity(), [rng::QUEUE_SIZE])?;
+        let [queue] = slots.attach("rng", rng::identity(), [rng::QUEUE_SIZE])?;
         let source = rng::host;
         workers.push(Box::new(rng::Worker { queue, source }));
     }
-    Ok(workers)
+    if balloon {
+        let queues = slots.attach("balloon", balloon::identity(), balloon::QUEUE_SIZES)?;
+        workers.push(Box::new(balloon::Worker::new(queues)));
+    }
+    Ok((workers, slots.counted))
 }
 
 /// The layout's places for virtio devices; `Config` asks for no more than there are.
@@ -250,12 +285,14 @@ struct Slots<'a> {
     memory: &'a GuestMemory,
     brake: &'a Brake,
     used: u32,
+    counted: Vec<Counted>,
 }
 
 impl Slots<'_> {
     /// Puts a device with queues of these sizes into the next slot.
     fn attach<const N: usize>(
         &mut self,
+        name: &str,
         identity: Identity,
         sizes: [u16; N],
     ) -> Result<[Served; N]> {
@@ -265,6 +302,11 @@ impl Slots<'_> {
             .map_err(Error::kvm("wire a device's interrupt"))?;
         let interrupt = Arc::new(Interrupt::new(irq));
         let session = Arc::<Session>::default();
+        let counters = Arc::<Counters>::default();
+        self.counted.push(Counted {
+            name: name.into(),
+            counters: counters.clone(),
+        });
         let (slot, kind) = (self.used, identity.device_type);
         let complaints = Arc::new(Complaints::new(format!(
             "virtio device {slot}, type {kind}"
@@ -291,6 +333,7 @@ impl Slots<'_> {
                 memory: self.memory.clone(),
                 brake: self.brake.clone(),
                 complaints: complaints.clone(),
+                counters: counters.clone(),
             });
         }
         let queues = served.iter().map(|served| served.queue.clone()).collect();

@@ -1,5 +1,7 @@
 //! The command line: one file a subcommand.
 
+mod console;
+mod ended;
 mod machines;
 mod run;
 mod stat;
@@ -21,6 +23,7 @@ Examples:
   vmm list                                                    which machines run
   vmm stat --watch                                            whose vCPUs wait, spin and yield
   vmm set web --vcpu-class rr:2                               how they are scheduled
+  vmm console web                                             its console, with --console socket
   vmm stop web                                                by the guest's power button
 
 vmm COMMAND --help has more of each.";
@@ -53,6 +56,9 @@ enum Command {
     /// Change how a running machine's threads are scheduled
     #[command(after_help = machines::SET_HELP)]
     Set(machines::Set),
+    /// Attach this terminal to a machine's console (--console socket); Ctrl-] leaves it
+    #[command(after_help = console::HELP)]
+    Console(console::Console),
     /// Keep a machine's vCPUs out of the guest until it is resumed
     #[command(after_help = machines::PAUSE_HELP)]
     Pause(machines::Named),
@@ -80,6 +86,7 @@ impl Cli {
             Command::List(command) => command.run(&run_dir),
             Command::Stat(command) => command.run(&run_dir),
             Command::Set(command) => command.run(&run_dir),
+            Command::Console(command) => command.run(&run_dir),
             Command::Pause(command) => command.run(&run_dir, "/v1/pause"),
             Command::Resume(command) => command.run(&run_dir, "/v1/resume"),
             Command::Stop(command) => command.run(&run_dir),

@@ -4,10 +4,12 @@
 //! file; here they are seen together. What they name is opened by [`crate::resources`].
 
 pub mod args;
+pub mod console;
 mod cpu;
 pub mod disk;
 pub mod file;
 pub(crate) mod keys;
+pub mod memory;
 mod sched;
 pub mod values;
 
@@ -15,11 +17,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::layout::VIRTIO_MMIO_MAX;
+use crate::memory::Advice;
 use crate::{Error, Result};
 
 use args::STOP_TIMEOUT;
 
 pub use args::RunArgs;
+pub use console::ConsoleArg;
 pub use cpu::CpuArg;
 pub use disk::{DiskArg, DiskId};
 pub use sched::SchedConfig;
@@ -38,6 +42,8 @@ pub struct Config {
     pub nets: Vec<NetArg>,
     /// Sockets between host and guest.
     pub vsock: Option<VsockArg>,
+    /// Where the serial console is.
+    pub console: ConsoleArg,
     /// Whether there is a source of random bytes.
     pub rng: bool,
     /// Number of vCPUs.
@@ -46,6 +52,10 @@ pub struct Config {
     pub cpu: CpuArg,
     /// Bytes of memory.
     pub mem: u64,
+    /// Whether the guest may give memory back that it doesn't use.
+    pub reporting: bool,
+    /// How the host has the memory.
+    pub advice: Advice,
     /// The kernel's command line.
     pub cmdline: String,
     /// The paravirtual features that the guest sees.
@@ -77,7 +87,7 @@ fn seconds(n: u32) -> Duration {
 impl Config {
     /// How many virtio devices the machine has.
     pub fn virtio_devices(&self) -> usize {
-        let single = [self.vsock.is_some(), self.rng].map(usize::from);
+        let single = [self.vsock.is_some(), self.rng, self.reporting].map(usize::from);
         self.disks.len() + self.nets.len() + single.iter().sum::<usize>()
     }
 }
@@ -94,16 +104,37 @@ impl TryFrom<RunArgs> for Config {
                     .into(),
             ));
         };
+        if args.console == Some(ConsoleArg::Socket(None)) && args.name.is_none() {
+            return Err(Error::Usage(
+                "--console socket is found by the machine's name: give --name, or socket=PATH"
+                    .into(),
+            ));
+        }
+        let memory = args.memory.unwrap_or_default();
+        let mem = match (args.mem, memory.size) {
+            (Some(_), Some(_)) => {
+                return Err(Error::Usage(
+                    "the memory's size is there twice: by --mem and by --memory".into(),
+                ));
+            }
+            (one, other) => one.or(other),
+        };
         let config = Self {
             kernel,
             initrd: args.initrd,
             disks: args.disks,
             nets: args.nets,
             vsock: args.vsock,
+            console: args.console.unwrap_or_default(),
             rng: args.rng.unwrap_or_default(),
             cpus: args.cpus.unwrap_or_default().get(),
             cpu: args.cpu.unwrap_or_default(),
-            mem: args.mem.unwrap_or_default().0,
+            mem: mem.unwrap_or_default().0,
+            reporting: memory.reporting.is_some_and(|on| on.0),
+            advice: Advice {
+                huge_pages: memory.thp.map(|thp| thp.0),
+                mergeable: memory.ksm.is_some_and(|on| on.0),
+            },
             cmdline: args.cmdline.unwrap_or_default().to_string(),
             pv: args.pv.unwrap_or_default(),
             confinement,
@@ -112,7 +143,7 @@ impl TryFrom<RunArgs> for Config {
         };
         match config.virtio_devices() {
             devices if devices > VIRTIO_MMIO_MAX => Err(Error::Usage(format!(
-                "{devices} virtio devices (--disk, --net, --vsock, --rng): at most \
+                "{devices} virtio devices (--disk, --net, --vsock, --rng, --memory reporting=on): at most \
                  {VIRTIO_MMIO_MAX} are possible"
             ))),
             _ => Ok(config),

@@ -22,6 +22,7 @@ pub mod fuzzing;
 pub mod layout;
 pub mod log;
 pub mod memory;
+pub mod notify;
 pub mod observe;
 pub mod plain;
 pub mod reaper;
@@ -34,4 +35,4 @@ pub mod sched;
 pub use error::{Error, Kind};
 
 /// Result of everything here.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;

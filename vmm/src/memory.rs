@@ -1,5 +1,8 @@
 //! The guest's memory.
 
+use std::fs;
+
+use rustix::mm;
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use crate::layout::{MMIO_GAP, MMIO_GAP_END};
@@ -26,6 +29,60 @@ pub fn allocate(bytes: u64) -> Result<GuestMemory> {
         .map(|(start, length)| (GuestAddress(start), length as usize))
         .collect();
     GuestMemory::from_ranges(&ranges).map_err(|e| Error::Memory(e.to_string()))
+}
+
+/// How the host is to have the memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Advice {
+    /// Huge pages, or none; not given: as the host has it.
+    pub huge_pages: Option<bool>,
+    /// Whether equal pages of several machines may be one.
+    pub mergeable: bool,
+}
+
+/// Where the kernel says whether it looks for equal pages.
+const KSM_RUN: &str = "/sys/kernel/mm/ksm/run";
+
+impl Advice {
+    /// Tells the kernel. What it can't do is an error; that it doesn't look for equal pages
+    /// now is a warning.
+    pub fn give(self, memory: &GuestMemory) -> Result<()> {
+        let huge = self.huge_pages.map(|huge| match huge {
+            true => (
+                mm::Advice::LinuxHugepage,
+                "thp=on",
+                "transparent huge pages",
+            ),
+            false => (
+                mm::Advice::LinuxNoHugepage,
+                "thp=off",
+                "transparent huge pages",
+            ),
+        });
+        let merge = (mm::Advice::LinuxMergeable, "ksm=on", "KSM");
+        let merge = self.mergeable.then_some(merge);
+        for (advice, option, feature) in huge.into_iter().chain(merge) {
+            tell(memory, advice).map_err(|error| {
+                Error::Refused(format!(
+                    "--memory {option}: {error}; this kernel may have no {feature}: leave it away"
+                ))
+            })?;
+        }
+        let running = fs::read_to_string(KSM_RUN).unwrap_or_default();
+        if self.mergeable && running.trim() != "1" {
+            log::warn!("ksm=on: the host looks for no equal pages; echo 1 > {KSM_RUN}");
+        }
+        Ok(())
+    }
+}
+
+fn tell(memory: &GuestMemory, advice: mm::Advice) -> Result<(), std::io::Error> {
+    memory.iter().try_for_each(|region| {
+        let start = region.as_ptr().cast();
+        // SAFETY: a region is a mapping of this process's, and the advice changes nothing of
+        // what is in it.
+        Ok(unsafe { mm::madvise(start, region.len() as usize, advice) }?)
+    })
 }
 
 /// End of the memory below the gap.

@@ -2,14 +2,15 @@
 
 use crate::Result;
 use crate::boot::Images;
-use crate::config::Config;
-use crate::devices::block::Disk;
+use crate::config::{Config, ConsoleArg};
+use crate::devices::block::{Disk, SECTOR};
 use crate::devices::net::{Net, Tap};
-use crate::devices::vsock::{self, Vsock};
+use crate::devices::serial::Place;
+use crate::devices::socket::Socket;
+use crate::devices::vsock::Vsock;
 use crate::sandbox::Sandbox;
 
 /// All of it. What is dropped is free for others again.
-#[derive(Debug)]
 pub struct Resources {
     /// What the guest is started from.
     pub images: Images,
@@ -19,6 +20,8 @@ pub struct Resources {
     pub nets: Vec<Net>,
     /// Sockets between host and guest.
     pub vsock: Option<Vsock>,
+    /// Where the console is.
+    pub console: Place,
     /// What the program gives up before the guest runs.
     pub sandbox: Sandbox,
 }
@@ -26,15 +29,25 @@ pub struct Resources {
 impl Resources {
     /// Opens what `config` names. When it fails nothing is left.
     pub fn open(config: &Config) -> Result<Self> {
+        let mut sandbox = Sandbox::new(&config.confinement)?;
+        let images = Images::open(config)?;
         let disks = (0..).zip(&config.disks);
+        let disks: Vec<_> = disks
+            .map(|(index, arg)| Disk::open(index, arg))
+            .collect::<Result<_>>()?;
+        for disk in disks.iter().filter(|disk| !disk.read_only) {
+            sandbox.allow_length(disk.sectors * SECTOR);
+        }
+        if let ConsoleArg::File(to) = &config.console {
+            sandbox.allow_length(to.limit.0);
+        }
         Ok(Self {
-            sandbox: Sandbox::new(&config.confinement)?,
-            images: Images::open(config)?,
-            disks: disks
-                .map(|(index, arg)| Disk::open(index, arg))
-                .collect::<Result<_>>()?,
+            sandbox,
+            images,
+            disks,
             nets: config.nets.iter().map(Net::open).collect::<Result<_>>()?,
-            // After all that may be refused: it makes a file.
+            // After all that may be refused: these make files.
+            console: Place::open(&config.console)?,
             vsock: config.vsock.as_ref().map(Vsock::open).transpose()?,
         })
     }
@@ -50,7 +63,8 @@ impl Resources {
         for arg in &config.nets {
             Tap::check(&arg.tap)?;
         }
+        Place::check(&config.console)?;
         let vsock = config.vsock.as_ref();
-        vsock.map_or(Ok(()), |arg| vsock::Socket::folder(&arg.socket).map(drop))
+        vsock.map_or(Ok(()), |arg| Socket::folder(&arg.socket).map(drop))
     }
 }

@@ -13,25 +13,27 @@ mod vcpu;
 mod watches;
 
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 
 use event_manager::SubscriberOps;
 
-use crate::Result;
 use crate::api::server::Server;
 use crate::builder::Machine;
 use crate::config::VmName;
 use crate::exit::End;
 use crate::observe::Observer;
-use crate::sandbox::Role;
+use crate::sandbox::{Role, Use};
 use crate::sched::{Group, Placement};
+use crate::{Result, notify};
+
+pub use terminal::RawTerminal;
 
 use crew::Crew;
 use live::Live;
-use terminal::RawTerminal;
 use watches::{ChangeWatch, Loop, SignalWatch, StartWatch, event_loop};
 
 /// Runs the machine until it ends, and tells why it did. With a name it has an API.
-pub fn run(machine: Machine, named: Option<(VmName, UnixListener)>) -> Result<End> {
+pub fn run(mut machine: Machine, named: Option<(VmName, UnixListener)>) -> Result<End> {
     let ender = machine.ender.clone();
     let signals = signals::prepare()?;
     // Threads that start later are in it from their first moment.
@@ -41,6 +43,9 @@ pub fn run(machine: Machine, named: Option<(VmName, UnixListener)>) -> Result<En
     if let (Some(group), true) = (&mut group, machine.sandbox.becomes_user()) {
         // Who is no longer root can't remove it.
         group.leave();
+    }
+    for (path, how) in group.iter().flat_map(Group::left_by) {
+        machine.sandbox.allow(path, how);
     }
     let live = Live::new(
         ender.clone(),
@@ -59,7 +64,20 @@ pub fn run(machine: Machine, named: Option<(VmName, UnixListener)>) -> Result<En
         live: live.clone(),
     };
     events.add_subscriber(Box::new(start_watch));
-    let _terminal = RawTerminal::new()?;
+    let terminal = machine.on_stdio.then(RawTerminal::new);
+    let _terminal = terminal.transpose()?;
+    machine.sandbox.allow("/proc/self/task", Use::Read);
+    let sockets = [&machine.vsock_socket, &machine.console_socket];
+    for socket in sockets.into_iter().flatten() {
+        machine.sandbox.allow(socket.parent(), Use::Change);
+    }
+    if let Some((_, listener)) = &named {
+        let address = listener.local_addr().ok();
+        let path = address.as_ref().and_then(|address| address.as_pathname());
+        if let Some(folder) = path.and_then(Path::parent) {
+            machine.sandbox.allow(folder, Use::Change);
+        }
+    }
 
     // Who moves threads and removes files later may do more.
     let sched = &machine.sched;
@@ -71,7 +89,7 @@ pub fn run(machine: Machine, named: Option<(VmName, UnixListener)>) -> Result<En
     };
     let server = named.map(|(name, listener)| {
         let observer = Observer::new(live.clone(), name, machine.pv, machine.mem, &machine.vcpus);
-        observer.and_then(|observer| Server::new(listener, observer))
+        observer.and_then(|observer| Server::new(listener, observer.counting(machine.counted)))
     });
     let server = server.transpose()?;
     let mut crew = Crew::new(live.clone(), machine.sandbox.filters());
@@ -80,6 +98,7 @@ pub fn run(machine: Machine, named: Option<(VmName, UnixListener)>) -> Result<En
         .and_then(|()| crew.start_vcpus(machine.vcpus, &machine.buses))
         .and_then(|()| server.map_or(Ok(()), |server| crew.start_api(server)))
         .and_then(|()| live.place(crew.threads(), &machine.sched))
+        .map(|()| notify::ready())
         .and_then(|()| machine.sandbox.enter())
         .and_then(|filters| crew.confine(&filters, role));
     if done.is_ok() {

@@ -51,6 +51,11 @@ impl RunDir {
         self.0.join(format!("{name}{}", SOCKETS[0]))
     }
 
+    /// The console's socket of the machine called `name`, if it is there.
+    pub fn console(&self, name: &VmName) -> PathBuf {
+        self.0.join(format!("{name}{}", SOCKETS[1]))
+    }
+
     /// Names that have a socket, in order; their machines may have ended.
     pub fn names(&self) -> Result<Vec<VmName>> {
         let entries = match fs::read_dir(&self.0) {

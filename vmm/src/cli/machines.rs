@@ -12,6 +12,7 @@ use vmm::rundir::RunDir;
 use vmm::sched::Change;
 use vmm::{Error, Result};
 
+use super::ended::how;
 use super::print;
 
 /// What `vmm list --help` ends with.
@@ -187,7 +188,7 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// Stops a machine and waits for its end.
+    /// Stops a machine, waits for its end, and tells how it was.
     pub fn run(self, run_dir: &RunDir) -> Result<ExitCode> {
         let client = Client::new(run_dir, &self.name);
         // Before it is told to end, so that it is this process and no later one.
@@ -197,7 +198,7 @@ impl Stop {
         loop {
             let mut ended = [PollFd::new(&process, PollFlags::IN)];
             match poll(&mut ended, None) {
-                Ok(1..) => return Ok(ExitCode::SUCCESS),
+                Ok(1..) => return print(&format!("{} {}\n", self.name, how(&process))),
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(Error::system("wait for the machine")(error)),
             }

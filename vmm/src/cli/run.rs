@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use vmm::config::{Config, RunArgs, file};
+use rustix::process::geteuid;
+use vmm::config::{Config, ConsoleArg, RunArgs, file};
 use vmm::reaper::Remains;
 use vmm::resources::Resources;
 use vmm::rundir::RunDir;
@@ -82,7 +83,17 @@ impl Run {
             cgroup,
         };
         let leaves = args.uid.is_some() && (name.is_some() || remains.cgroup.is_some());
-        let config = Config::try_from(args)?;
+        let stays_root = args.stay_root.unwrap_or_default();
+        let mut config = Config::try_from(args)?;
+        if let (ConsoleArg::Socket(path @ None), Some(name)) = (&mut config.console, &name) {
+            *path = Some(run_dir.console(name));
+        }
+        if config.confinement.user.is_none() && !stays_root && geteuid().is_root() {
+            log::warn!(
+                "vmm stays root while the guest runs: give --uid and --gid, best --chroot too; \
+                 --stay-root if that is to be"
+            );
+        }
         let resources = Resources::open(&config)?;
         let machine = builder::build(config, resources)?;
         let _reaper = leaves

@@ -23,6 +23,8 @@ Examples:
     vmm stat --watch
   One machine's counters since its start, for a program:
     vmm stat web --json
+  Which disk fails, which link is full, what the console has lost? Since the start:
+    vmm stat web --devices
   For Prometheus's node_exporter (curl has the same by a machine's socket):
     vmm stat --prometheus > /var/lib/node_exporter/vmm.prom
     curl --unix-socket /run/vmfirst/web.sock http://vmm/metrics
@@ -46,6 +48,9 @@ pub struct Options {
     /// With --watch: end after so many intervals
     #[arg(long, requires = "watch")]
     count: Option<u64>,
+    /// Print what the devices did since the start: requests, bytes, errors, losses
+    #[arg(long, conflicts_with_all = ["json", "watch", "prometheus"])]
+    devices: bool,
     /// Print all counters since the start as JSON; with --watch a line at each interval
     #[arg(long)]
     json: bool,
@@ -62,6 +67,9 @@ impl Options {
         if self.prometheus {
             let (stats, silent) = apart(&before);
             return print(&prometheus::text(&stats, &silent));
+        }
+        if self.devices {
+            return print(&devices(&apart(&before).0));
         }
         let Some(seconds) = self.watch else {
             self.print(&before, &[])?;
@@ -114,6 +122,30 @@ fn apart(answers: &[Answer<Stat>]) -> (Vec<Stat>, Vec<String>) {
         }
     }
     (stats, silent)
+}
+
+/// What devices did since their machine's start.
+fn devices(stats: &[Stat]) -> String {
+    let mut text = format!(
+        "{:<16} {:<8} {:>10} {:>14} {:>14} {:>8} {:>8} {:>8}\n",
+        "NAME", "DEVICE", "REQUESTS", "TO-GUEST", "FROM-GUEST", "ERRORS", "DROPPED", "FULL"
+    );
+    for stat in stats {
+        for d in &stat.devices {
+            text += &format!(
+                "{:<16} {:<8} {:>10} {:>14} {:>14} {:>8} {:>8} {:>8}\n",
+                stat.name,
+                d.name,
+                d.requests,
+                d.to_guest_bytes,
+                d.from_guest_bytes,
+                d.errors,
+                d.dropped,
+                d.queue_full
+            );
+        }
+    }
+    text
 }
 
 /// What happened since `before`; where that lacks a machine, since its start.

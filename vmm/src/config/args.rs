@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::console::ConsoleArg;
 use super::cpu::CpuArg;
 use super::disk::DiskArg;
+use super::memory::MemoryArg;
 use super::values::{Cmdline, Cpus, Id, LaunchText, NetArg, Pv, Seccomp, Size, VmName, VsockArg};
-use crate::sched::{Affinity, Change, Class, CpuMax, CpuWeight, Layout};
+use crate::sched::{Affinity, Change, Class, CoreSched, CpuMax, CpuWeight, Layout, Slice, Uclamp};
 
 /// How long a guest may take to power off, in seconds.
 pub const STOP_TIMEOUT: u32 = 10;
@@ -47,6 +49,13 @@ pub struct RunArgs {
     #[arg(long, value_name = "SIZE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mem: Option<Size>,
+    /// The same as --mem, and how the host has it: "1G,reporting=on,thp=on,ksm=on". With
+    /// reporting the guest gives back what it has freed (virtio-balloon); thp=on or off asks
+    /// for huge pages or none; ksm lets the host keep equal pages of machines once, which
+    /// lets their guests find out what others have
+    #[arg(long, value_name = "SIZE,KEY=on|off,...")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryArg>,
     /// KVM's paravirtual features that the guest sees [default: all]
     #[arg(long, value_name = "SET")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -69,6 +78,12 @@ pub struct RunArgs {
     #[arg(long, value_name = "cid=N,socket=FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vsock: Option<VsockArg>,
+    /// Where the guest's serial console is: "stdio"; "socket" for `vmm console NAME`, or
+    /// "socket=PATH"; "file=PATH,limit=1M" keeps the last that was printed and reads nothing;
+    /// "none". What nobody takes in time is dropped, and counted [default: stdio]
+    #[arg(long, value_name = "PLACE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub console: Option<ConsoleArg>,
     /// Give the guest a source of random bytes, the host's
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     #[arg(value_name = "BOOL", hide_possible_values = true)]
@@ -91,9 +106,14 @@ pub struct RunArgs {
     #[arg(long, value_name = "FOLDER")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chroot: Option<PathBuf>,
+    /// Started by root, stay root while the guest runs, without a warning
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_name = "BOOL", hide_possible_values = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stay_root: Option<bool>,
     /// Scheduling class of the vCPUs' threads: fair, batch, idle, vmf, bt, or rr and fifo, also
-    /// with a priority as rr:PRIORITY
-    /// [default: the class that vmm itself has]
+    /// with a priority as rr:PRIORITY. A guest in rr or fifo can take 95 % of each of its CPUs
+    /// from the host's own tasks [default: the class that vmm itself has]
     #[arg(long, value_name = "CLASS", help_heading = "Scheduling")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vcpu_class: Option<Class>,
@@ -103,6 +123,21 @@ pub struct RunArgs {
     #[arg(value_name = "BOOL", hide_possible_values = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vcpu_class_strict: Option<bool>,
+    /// Who may run beside the machine's threads on a core's other hardware threads: off
+    /// (anybody), vm (its own threads), vcpu (nobody) [default: vm where cores have several]
+    #[arg(long, value_name = "off|vm|vcpu", hide_possible_values = true)]
+    #[arg(help_heading = "Scheduling")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub core_sched: Option<CoreSched>,
+    /// How long a vCPU of a fair class runs before others have their turn, as 3ms: 100us to
+    /// 100ms [default: the host's]. A short one has its turn sooner
+    #[arg(long, value_name = "TIME", help_heading = "Scheduling")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vcpu_slice: Option<Slice>,
+    /// What the scheduler believes the vCPUs to need of a CPU, least and most, of 1024
+    #[arg(long, value_name = "MIN:MAX", help_heading = "Scheduling")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vcpu_uclamp: Option<Uclamp>,
     /// CPUs that a vCPU may use, as 0=0-3,1=4 [default: all]
     #[arg(long, value_name = "VCPU=CPUS,...", help_heading = "Scheduling")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -153,8 +188,15 @@ impl RunArgs {
     pub fn or_default(mut self) -> Self {
         self.cmdline.get_or_insert_default();
         self.cpus.get_or_insert_default();
-        self.mem.get_or_insert_default();
+        if self
+            .memory
+            .as_ref()
+            .is_none_or(|memory| memory.size.is_none())
+        {
+            self.mem.get_or_insert_default();
+        }
         self.pv.get_or_insert_default();
+        self.console.get_or_insert_default();
         self.rng.get_or_insert_default();
         self.seccomp.get_or_insert_default();
         self.stop_timeout.get_or_insert(STOP_TIMEOUT);
@@ -175,6 +217,8 @@ impl RunArgs {
             vcpu_class_strict: self.vcpu_class_strict,
             vcpu_affinity: self.vcpu_affinity.clone(),
             helper_class: self.helper_class,
+            vcpu_slice: self.vcpu_slice,
+            vcpu_uclamp: self.vcpu_uclamp,
             cpu_weight: self.cpu_weight,
             cpu_max: self.cpu_max,
         }

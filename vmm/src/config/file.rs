@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::RunArgs;
 use crate::plain::plain;
@@ -46,10 +46,37 @@ pub fn overlay(flags: &RunArgs, file: &RunArgs) -> Result<RunArgs> {
     let fail = Error::system("combine the file's options with the command line's");
     let mut merged = serde_json::to_value(file).map_err(fail)?;
     let flags = serde_json::to_value(flags).map_err(fail)?;
-    if let (Value::Object(merged), Value::Object(flags)) = (&mut merged, flags) {
+    if let (Value::Object(merged), Value::Object(mut flags)) = (&mut merged, flags) {
+        let mut memory = merged.remove("memory").unwrap_or_default();
+        overlay_memory(merged, &mut memory, &mut flags);
         merged.extend(flags);
+        if memory.is_object() {
+            merged.insert("memory".into(), memory);
+        }
     }
     serde_json::from_value(merged).map_err(fail)
+}
+
+/// The memory's size has two options: whichever flag gives it wins over both of the file.
+fn overlay_memory(
+    merged: &mut Map<String, Value>,
+    memory: &mut Value,
+    flags: &mut Map<String, Value>,
+) {
+    let more = flags.remove("memory").unwrap_or_default();
+    if flags.contains_key("mem")
+        && let Value::Object(memory) = memory
+    {
+        memory.remove("size");
+    }
+    if more.get("size").is_some() {
+        merged.remove("mem");
+    }
+    match (memory, more) {
+        (Value::Object(memory), Value::Object(more)) => memory.extend(more),
+        (memory, more @ Value::Object(_)) => *memory = more,
+        _ => {}
+    }
 }
 
 /// The options as a file, for a later run.
@@ -76,6 +103,7 @@ mod tests {
         pv = \"qemu\"\n\
         rng = true\n\
         vsock = \"cid=3,socket=/run/v\"\n\
+        console = \"file=/a,limit=64K\"\n\
         seccomp = \"log\"\n\
         uid = 1\n\
         gid = 2\n\
@@ -129,6 +157,36 @@ mod tests {
             assert_eq!(found, line, "{text}: {reason}");
             assert!(reason.contains(word), "{text}: {reason}");
         }
+    }
+
+    #[test]
+    fn the_memory_of_flags_and_file_is_one() {
+        for (file, flags, expected) in [
+            ("mem = \"1G\"", "mem = \"2G\"", "mem = \"2G\""),
+            ("mem = \"1G\"", "memory = \"2G\"", "memory = \"2G\""),
+            (
+                "memory = \"1G,ksm\"",
+                "mem = \"2G\"",
+                "mem = \"2G\"\nmemory = \"ksm\"",
+            ),
+            (
+                "mem = \"1G\"",
+                "memory = \"ksm\"",
+                "mem = \"1G\"\nmemory = \"ksm\"",
+            ),
+            (
+                "memory = \"1G,ksm\"",
+                "memory = \"ksm=off,thp\"",
+                "memory = \"1G,ksm=off,thp\"",
+            ),
+            ("memory = \"1G,ksm\"", "", "memory = \"1G,ksm\""),
+        ] {
+            let [file, flags, expected] = [file, flags, expected].map(|t| parse(t, false).unwrap());
+            assert_eq!(overlay(&flags, &file).unwrap(), expected);
+        }
+        let twice = parse("kernel = \"k\"\nmem = \"1G\"\nmemory = \"1G\"", false).unwrap();
+        let error = crate::config::Config::try_from(twice).unwrap_err();
+        assert!(error.to_string().contains("twice"), "{error}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::args::{LAUNCH_LIMIT, RunArgs};
 use super::seconds;
-use crate::sched::{Change, Launch, Layout};
+use crate::sched::{Change, CoreSched, Launch, Layout};
 use crate::{Error, Result};
 
 /// How a machine's threads are to run from its first instruction.
@@ -14,6 +14,8 @@ pub struct SchedConfig {
     pub first: Change,
     /// The class while the guest starts, if it is another.
     pub launch: Option<Launch>,
+    /// Who may share a core with its threads; not given: no stranger, where cores are shared.
+    pub core_sched: Option<CoreSched>,
     /// A control group to make, and how it is divided.
     pub cgroup: Option<(PathBuf, Layout)>,
 }
@@ -44,6 +46,7 @@ impl TryFrom<&RunArgs> for SchedConfig {
             ));
         }
         Ok(Self {
+            core_sched: args.core_sched,
             first,
             launch: args.launch_class.map(|class| Launch {
                 class,

@@ -12,6 +12,7 @@ use std::str::FromStr;
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::console::{ConsoleArg, LogLimit};
 use crate::layout::CMDLINE_MAX;
 
 const MIB: u64 = 1 << 20;
@@ -52,7 +53,9 @@ macro_rules! as_text {
         }
     )*};
 }
-as_text!(Cmdline, LaunchText, NetArg, Size, VmName, VsockArg);
+as_text!(
+    Cmdline, ConsoleArg, LaunchText, LogLimit, NetArg, Size, VmName, VsockArg
+);
 
 /// A machine's name: it names files too.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,12 +1,15 @@
 //! The devices that a guest sees.
 
+pub mod balloon;
 pub mod block;
+pub mod counters;
 pub mod net;
 pub mod power;
 pub mod pvpanic;
 pub mod rng;
 pub mod rtc;
 pub mod serial;
+pub mod socket;
 pub mod virtio_mmio;
 pub mod vsock;
 

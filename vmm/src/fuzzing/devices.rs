@@ -14,7 +14,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::driver::drive;
 use super::seen::Seen;
-use crate::devices::{block, net, rng, vsock};
+use crate::devices::{balloon, block, net, rng, vsock};
 
 const SECTORS: u64 = 8;
 
@@ -109,6 +109,19 @@ pub fn rng(input: &[u8], seen: &mut Seen) {
         |harness| {
             let [queue] = harness.attach(rng::identity(), [rng::QUEUE_SIZE]);
             harness.serve(rng::Worker { queue, source });
+        },
+    );
+}
+
+/// The balloon. What the guest reports as free reads as zeros, and nothing else does.
+pub fn balloon(input: &[u8], seen: &mut Seen) {
+    drive(
+        input,
+        seen,
+        |_, _| (),
+        |harness| {
+            let queues = harness.attach(balloon::identity(), balloon::QUEUE_SIZES);
+            harness.serve(balloon::Worker::new(queues));
         },
     );
 }

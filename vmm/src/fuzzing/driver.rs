@@ -93,6 +93,7 @@ impl<W: FnMut(&[u8], &mut Seen)> Harness<'_, W> {
             memory: self.parts.memory.clone(),
             brake: Brake::default(),
             complaints: complaints.clone(),
+            counters: Arc::default(),
         });
         self.queues = N as u8;
         let queues = served.iter().map(|served| served.queue.clone()).collect();

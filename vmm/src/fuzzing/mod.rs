@@ -7,6 +7,7 @@
 mod api;
 mod boot;
 mod config;
+mod console;
 mod devices;
 mod driver;
 mod registers;
@@ -16,7 +17,8 @@ mod seen;
 pub use api::api;
 pub use boot::boot;
 pub use config::config;
-pub use devices::{block, net, rng, vsock};
+pub use console::console;
+pub use devices::{balloon, block, net, rng, vsock};
 pub use registers::registers;
 pub use seen::Seen;
 

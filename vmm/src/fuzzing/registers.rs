@@ -11,7 +11,7 @@ use crate::bus::Bus;
 use crate::devices::power::{self, Power, PowerButton};
 use crate::devices::pvpanic::Pvpanic;
 use crate::devices::rtc::Rtc;
-use crate::devices::serial::{self, Output, SerialPort, Watch};
+use crate::devices::serial::{self, Line, SerialPort, Sink, Watch};
 use crate::exit::Ender;
 use crate::layout::{ACPI_PM, COM1, PVPANIC, RTC};
 
@@ -55,12 +55,10 @@ pub fn registers(input: &[u8], seen: &mut Seen) {
 fn run(input: &[u8], event: &Event, seen: &mut Seen) {
     let ender = Ender::new().expect("an event");
     let file = SINK.with(|sink| sink.try_clone().expect("a sink"));
-    let output = Output {
-        file,
-        ender: ender.clone(),
-        watch: Some(Watch::new("started", event.share())),
-    };
-    let port = SerialPort::with_output(event.share(), &event.0, output).expect("a port");
+    let watch = Some(Watch::new("started", event.share()));
+    let line = Line::new(Sink::from(file), watch, event.share(), Arc::default());
+    let line = Arc::new(Mutex::new(line));
+    let port = SerialPort::new(event.share(), &event.0, line).expect("a port");
     let port = Arc::new(Mutex::new(port));
     let power = Arc::new(Mutex::new(Power::new(ender.clone(), event.share())));
     let button = PowerButton::new(power.clone());

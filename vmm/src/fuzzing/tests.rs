@@ -8,12 +8,14 @@ use super::*;
 /// A target's name, and what it does with an input.
 type Target = (&'static str, fn(&[u8], &mut Seen));
 
-const TARGETS: [Target; 8] = [
+const TARGETS: [Target; 10] = [
     ("registers", registers),
     ("block", block),
     ("net", net),
     ("rng", rng),
     ("vsock", vsock),
+    ("balloon", balloon),
+    ("console", console),
     ("boot", boot),
     ("config", config),
     ("api", api),

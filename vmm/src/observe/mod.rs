@@ -14,6 +14,7 @@ use std::time::Instant;
 use kvm_ioctls::VcpuFd;
 
 use crate::config::{Pv, VmName};
+use crate::devices::counters::Counted;
 use crate::run::live::Live;
 use crate::sched::Tid;
 use crate::{Error, Result, cpuid};
@@ -37,6 +38,7 @@ pub struct Observer {
     table: Option<Table>,
     /// The vCPUs' statistics files, in order.
     files: Vec<File>,
+    devices: Vec<Counted>,
     start: Instant,
 }
 
@@ -55,8 +57,14 @@ impl Observer {
             // The same for all vCPUs.
             table: first.and_then(|file| Table::read(file, wanted).ok()),
             files,
+            devices: Vec::new(),
             start: Instant::now(),
         })
+    }
+
+    /// The same, with what these devices count.
+    pub fn counting(self, devices: Vec<Counted>) -> Self {
+        Self { devices, ..self }
     }
 
     /// The machine that is looked at.
@@ -118,6 +126,7 @@ impl Observer {
                 .map(|(index, &tid)| Ok(vcpu_stat(look(tid)?, self.steal, &self.counters(index))))
                 .collect::<Result<_>>()?,
             helpers: threads.helpers().map(look).collect::<Result<_>>()?,
+            devices: self.devices.iter().map(Counted::look).collect(),
         })
     }
 

@@ -1,5 +1,6 @@
 //! Statistics in Prometheus's text format, version 0.0.4.
 
+use crate::devices::counters::DeviceStat;
 use std::fmt::Write;
 
 use super::types::{Stat, ThreadStat, VcpuStat};
@@ -186,8 +187,65 @@ pub fn text(stats: &[Stat], silent: &[String]) -> String {
         "counter",
         &helper(|thread| thread.delay_ns),
     );
+    for series in DEVICE_SERIES {
+        let devices = stats
+            .iter()
+            .flat_map(|stat| stat.devices.iter().map(move |device| (stat, device)));
+        let lines: Vec<_> = devices
+            .flat_map(|(stat, device)| {
+                let values = (series.values)(device).into_iter();
+                values.map(move |(direction, value)| {
+                    let labels = label("device", &device.name) + &direction;
+                    format!("{{vm=\"{}\"{labels}}} {value}", stat.name)
+                })
+            })
+            .collect();
+        let name = format!("vmm_device_{}", series.name);
+        append(&mut text, &name, series.help, "counter", &lines);
+    }
     text
 }
+
+/// A series of devices: its name, what it tells, and its values of a device.
+struct DeviceSeries {
+    name: &'static str,
+    help: &'static str,
+    values: fn(&DeviceStat) -> Vec<(String, u64)>,
+}
+
+const DEVICE_SERIES: &[DeviceSeries] = &[
+    DeviceSeries {
+        name: "requests_total",
+        help: "Requests of the driver that were answered",
+        values: |d| vec![(String::new(), d.requests)],
+    },
+    DeviceSeries {
+        name: "bytes_total",
+        help: "Bytes of data that the guest got or gave; of the balloon, of memory",
+        values: |d| {
+            let direction = |to| label("direction", to);
+            vec![
+                (direction("to_guest"), d.to_guest_bytes),
+                (direction("from_guest"), d.from_guest_bytes),
+            ]
+        },
+    },
+    DeviceSeries {
+        name: "errors_total",
+        help: "Requests that were answered with an error, or broke their queue",
+        values: |d| vec![(String::new(), d.errors)],
+    },
+    DeviceSeries {
+        name: "dropped_total",
+        help: "Frames, packets or (of the console) bytes that were lost",
+        values: |d| vec![(String::new(), d.dropped)],
+    },
+    DeviceSeries {
+        name: "queue_full_total",
+        help: "How often a frame for the guest found no buffer of the guest's",
+        values: |d| vec![(String::new(), d.queue_full)],
+    },
+];
 
 /// A series without a value is left out.
 fn append(text: &mut String, name: &str, help: &str, kind: &str, lines: &[String]) {

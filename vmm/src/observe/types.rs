@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Pv;
+use crate::devices::counters::DeviceStat;
 use crate::sched::{Layout, Tid};
 
 /// What a machine does.
@@ -88,6 +89,9 @@ pub struct Stat {
     pub vcpus: Vec<VcpuStat>,
     /// All other threads.
     pub helpers: Vec<ThreadStat>,
+    /// The devices, the console first; none where an older vmm answers.
+    #[serde(default)]
+    pub devices: Vec<DeviceStat>,
 }
 
 /// A thread's statistics.

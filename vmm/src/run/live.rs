@@ -64,7 +64,8 @@ impl Live {
         self.control.set_threads(&threads.vcpus);
         let launch = sched.launch.as_ref();
         *lock(&self.launch_end) = launch.map(|launch| Instant::now() + launch.limit);
-        self.placement().begin(threads, &sched.first, launch)
+        self.placement()
+            .begin(threads, &sched.first, launch, sched.core_sched)
     }
 
     /// Has vCPUs and devices stand still. A machine that is about to end can't wait so.

@@ -19,12 +19,13 @@ const KVM_RUN: u64 = 0xae80;
 const KVM_KVMCLOCK_CTRL: u64 = 0xaead;
 
 /// What a thread does to give up its rights and to take its own filter.
-const CONFINING: [i64; 5] = [
+const CONFINING: [i64; 6] = [
     SYS_setgroups,
     SYS_setresgid,
     SYS_setresuid,
     SYS_prctl,
     SYS_seccomp,
+    SYS_landlock_restrict_self,
 ];
 
 /// A system call, and what one of its arguments must be.
@@ -80,6 +81,9 @@ fn common() -> Vec<Allow> {
         any(SYS_munmap),
         any(SYS_madvise),
         any(SYS_futex),
+        // Whether the console's reader takes more.
+        any(SYS_poll),
+        any(SYS_ppoll),
         any(SYS_sched_yield),
         // The allocator asks how many CPUs there are.
         any(SYS_sched_getaffinity),
@@ -132,6 +136,8 @@ fn io() -> Vec<Allow> {
     let ranges = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_ZERO_RANGE;
     let kept = libc::FALLOC_FL_KEEP_SIZE;
     calls.push(masked(SYS_fallocate, 1, !ranges as u32 as u64, kept as u64));
+    // The console: its clients; its file, whose older half goes.
+    calls.extend([any(SYS_accept4), any(SYS_ftruncate), any(SYS_lseek)]);
     // What the guest's driver takes of a tap's frames.
     calls.push(only(SYS_ioctl, 1, TUNSETOFFLOAD));
     calls

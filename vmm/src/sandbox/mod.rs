@@ -2,23 +2,29 @@
 //! more, then, a thread at a time, system calls.
 //!
 //! The order: everything that the machine needs is open; all threads are there, and have
-//! been placed; chroot; a filter for all threads; then each thread, before its first work:
-//! groups, gid, uid; no_new_privs; its own filter on top.
+//! been placed; limits; chroot; a filter for all threads; then each thread, before its first work:
+//! groups, gid, uid; no_new_privs; Landlock; its own filter on top.
 //!
 //! The filter below spares time: the kernel tries each system call that is there on a new
 //! filter, but on a filter on top only those that the one below lets pass.
 
+mod files;
 mod filters;
+mod limits;
 mod privileges;
 mod refusal;
 
 use std::fs::File;
 use std::panic;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::thread::secure_computing_mode;
 use seccompiler::{BackendError, BpfProgram};
 
+pub use files::Use;
+
+use files::Files;
 use privileges::{Privileges, User};
 
 use crate::config::{Confinement, Seccomp};
@@ -56,6 +62,10 @@ pub struct Sandbox {
     seccomp: Seccomp,
     filters: Filters,
     root: Option<File>,
+    /// Bytes of the longest file that the machine writes.
+    longest: u64,
+    /// What who steers finds by name.
+    paths: Vec<(PathBuf, Use)>,
 }
 
 impl Sandbox {
@@ -71,7 +81,19 @@ impl Sandbox {
             seccomp,
             filters: Filters::new(seccomp, privileges.user)?,
             root: privileges.root,
+            longest: 0,
+            paths: Vec::new(),
         })
+    }
+
+    /// Lets the machine write a file of so many bytes.
+    pub fn allow_length(&mut self, bytes: u64) {
+        self.longest = self.longest.max(bytes);
+    }
+
+    /// Lets who steers use `path`.
+    pub fn allow(&mut self, path: impl Into<PathBuf>, how: Use) {
+        self.paths.push((path.into(), how));
     }
 
     /// What each thread confines itself by, after [`Sandbox::enter`].
@@ -87,6 +109,11 @@ impl Sandbox {
     /// Gives up the file system and what no thread needs, for all threads that are there;
     /// returns the filters. No thread can be started after it.
     pub fn enter(self) -> Result<Filters> {
+        limits::set(self.longest)?;
+        if self.seccomp == Seccomp::On {
+            // Before paths mean something else.
+            let _ = self.filters.files.set(Files::new(&self.paths)?);
+        }
         if let Some(root) = self.root {
             privileges::leave_root(&root)?;
         }
@@ -107,6 +134,7 @@ pub struct Filters {
     seccomp: Seccomp,
     user: Option<User>,
     programs: Arc<Mutex<Vec<(Role, BpfProgram)>>>,
+    files: Arc<OnceLock<Files>>,
 }
 
 impl Filters {
@@ -120,12 +148,16 @@ impl Filters {
             seccomp,
             user,
             programs: Arc::default(),
+            files: Arc::default(),
         })
     }
 
     /// Confines the calling thread to what `role` needs, for good.
     pub fn confine(&self, role: Role) -> Result<()> {
         privileges::give_up(self.user)?;
+        if let Some(files) = self.files.get() {
+            files.restrict(role)?;
+        }
         match self.program(role).map_err(refused)? {
             Some(program) => seccompiler::apply_filter(&program).map_err(refused),
             None => Ok(()),

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use vmfirst_host::act::{Cgroup, mount_point};
 
 use super::{CpuMax, CpuWeight, Threads};
+use crate::sandbox::Use;
 use crate::{Error, Result};
 
 /// The extended attribute that says who made a group.
@@ -170,6 +171,16 @@ impl Group {
 
     fn cgroup(&self) -> Cgroup {
         Cgroup::at(&self.path)
+    }
+
+    /// What is written and removed when it is left, by path.
+    pub fn left_by(&self) -> [(PathBuf, Use); 3] {
+        let above = self.path.parent().unwrap_or(&self.path);
+        [
+            (self.before.join("cgroup.procs"), Use::WriteFile),
+            (self.path.clone(), Use::Change),
+            (above.into(), Use::RemoveFolders),
+        ]
     }
 
     /// Where it is.

@@ -1,4 +1,5 @@
-//! Where and how a machine's threads run: scheduling class, CPUs, control groups.
+//! Where and how a machine's threads run: who shares a core with them,
+//! clamps, control groups, CPUs, class, slice.
 //!
 //! Everything is set from outside the thread, by its id, and read back: the same way
 //! before the first instruction and later. What was asked for and isn't so is an error.
@@ -9,5 +10,5 @@ mod group;
 mod place;
 
 pub use group::{Group, Layout};
-pub use place::{Change, Launch, Placement, Threads};
-pub use vmfirst_host::act::{Affinity, Class, CpuList, CpuMax, CpuWeight, Tid};
+pub use place::{Change, CoreSched, Launch, Placement, Threads};
+pub use vmfirst_host::act::{Affinity, Class, CpuList, CpuMax, CpuWeight, Slice, Tid, Uclamp};

@@ -1,10 +1,13 @@
-//! All of a machine's scheduling, in a fixed order: group, CPUs, class.
+//! All of a machine's scheduling, in a fixed order: core-scheduling cookie, clamps, group,
+//! CPUs, class, slice. Each is read back.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Affinity, Class, CpuMax, CpuWeight, Group, Tid};
+use vmfirst_host::act::cookie::{self, Scope};
+
+use super::{Affinity, Class, CpuMax, CpuWeight, Group, Slice, Tid, Uclamp};
 use crate::{Error, Result};
 
 /// The threads of a machine that runs.
@@ -43,12 +46,65 @@ pub struct Launch {
     pub limit: Duration,
 }
 
+/// Who may run beside the machine's threads on a core's other hardware threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CoreSched {
+    /// Anybody
+    Off,
+    /// Only threads of the same machine
+    Vm,
+    /// A vCPU's core is the vCPU's alone
+    Vcpu,
+}
+
+impl CoreSched {
+    /// Gives the threads their cookies.
+    fn give(self, threads: &Threads) -> Result<(), vmfirst_host::Error> {
+        if self == Self::Off {
+            return Ok(());
+        }
+        cookie::create(threads.main, Scope::Process)?;
+        if self == Self::Vcpu {
+            let mut vcpus = threads.vcpus.iter();
+            vcpus.try_for_each(|&tid| cookie::create(tid, Scope::Thread))?;
+        }
+        Ok(())
+    }
+}
+
+/// Where the kernel says whether cores have several hardware threads that are used.
+const SMT_ACTIVE: &str = "/sys/devices/system/cpu/smt/active";
+
+/// Gives the threads their cookies. What was asked for must be so; the default is that no
+/// stranger shares a core, as far as this kernel can see to that.
+fn isolate(threads: &Threads, asked: Option<CoreSched>) -> Result<()> {
+    if let Some(asked) = asked {
+        return Ok(asked.give(threads)?);
+    }
+    let smt = std::fs::read_to_string(SMT_ACTIVE).unwrap_or_default();
+    match smt.trim() == "1" {
+        true => match CoreSched::Vm.give(threads) {
+            Err(error) if error.is_lacking() => {
+                log::warn!(
+                    "strangers may share a core with the guest: {error}; --core-sched off \
+                     accepts that"
+                );
+                Ok(())
+            }
+            other => Ok(other?),
+        },
+        false => Ok(()),
+    }
+}
+
 /// What may be changed while a machine runs: the body of the API's `set`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Change {
     /// Class of the vCPUs' threads: fair, batch, idle, vmf, bt, or rr and fifo, also with a
-    /// priority as rr:PRIORITY
+    /// priority as rr:PRIORITY. A guest in rr or fifo can take 95 % of each of its CPUs from the
+    /// host's own tasks
     #[arg(long, value_name = "CLASS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vcpu_class: Option<Class>,
@@ -65,6 +121,15 @@ pub struct Change {
     #[arg(long, value_name = "CLASS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub helper_class: Option<Class>,
+    /// How long a vCPU of a fair class runs before others have their turn, as 3ms: 100us to
+    /// 100ms, or default. A short one has its turn sooner
+    #[arg(long, value_name = "TIME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vcpu_slice: Option<Slice>,
+    /// What the scheduler believes the vCPUs to need of a CPU, least and most, of 1024
+    #[arg(long, value_name = "MIN:MAX")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vcpu_uclamp: Option<Uclamp>,
     /// The control group's share of the CPU against its neighbours, 1 to 10000
     #[arg(long, value_name = "WEIGHT")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -85,6 +150,8 @@ pub struct Placement {
     /// Whether a class that the kernel lacks is an error unless a change says otherwise.
     strict: bool,
     launching: bool,
+    /// The vCPUs' slice, where their class has slices.
+    slice: Option<Slice>,
     /// Classes that the kernel lacks, of which the user has been warned.
     missing: Vec<Class>,
 }
@@ -104,8 +171,10 @@ impl Placement {
         threads: Threads,
         first: &Change,
         launch: Option<&Launch>,
+        core_sched: Option<CoreSched>,
     ) -> Result<()> {
         self.threads = threads;
+        isolate(&self.threads, core_sched)?;
         self.strict = first.vcpu_class_strict.unwrap_or_default();
         if let Some(group) = &self.group {
             group.divide(&self.threads)?;
@@ -122,11 +191,14 @@ impl Placement {
     /// The guest has started: its vCPUs get their class, unless that was done already.
     /// Where they may not have it any more they get fair: never does the launch class stay.
     pub fn started(&mut self) -> Result<()> {
-        if std::mem::take(&mut self.launching)
-            && let Err(error) = give(self.class, &self.threads.vcpus, self.strict)
-        {
-            log::error!("{error}; the vCPUs run as fair");
-            self.class = give(Class::Fair, &self.threads.vcpus, true)?;
+        if std::mem::take(&mut self.launching) {
+            if let Err(error) = give(self.class, &self.threads.vcpus, self.strict) {
+                log::error!("{error}; the vCPUs run as fair");
+                self.class = give(Class::Fair, &self.threads.vcpus, true)?;
+            }
+            if has_slices(self.class) {
+                self.slice()?;
+            }
         }
         Ok(())
     }
@@ -136,9 +208,10 @@ impl Placement {
         self.launching
     }
 
-    /// Changes what is given. An error leaves what came before it in the order group,
-    /// CPUs, classes changed.
+    /// Changes what is given. An error leaves what came before it in the order clamps, group,
+    /// CPUs, classes, slice changed.
     pub fn change(&mut self, change: &Change) -> Result<()> {
+        self.clamp(change)?;
         let strict = change.vcpu_class_strict.unwrap_or(self.strict);
         if change.cpu_weight.is_some() || change.cpu_max.is_some() {
             let group = self.group.as_ref().ok_or_else(no_group)?;
@@ -157,7 +230,28 @@ impl Placement {
             self.warn(class, self.class);
             self.launching = false;
         }
+        self.slice = change.vcpu_slice.or(self.slice);
+        if change.vcpu_slice.is_some() || change.vcpu_class.is_some() && has_slices(self.class) {
+            self.slice()?;
+        }
         Ok(())
+    }
+
+    fn clamp(&self, change: &Change) -> Result<()> {
+        let mut vcpus = self.threads.vcpus.iter();
+        let clamp = change.vcpu_uclamp;
+        clamp.map_or(Ok(()), |clamp| {
+            Ok(vcpus.try_for_each(|&tid| clamp.give(tid))?)
+        })
+    }
+
+    /// Gives the vCPUs their slice: with a new class they have the host's.
+    fn slice(&self) -> Result<()> {
+        let mut vcpus = self.threads.vcpus.iter();
+        let slice = self.slice;
+        slice.map_or(Ok(()), |slice| {
+            Ok(vcpus.try_for_each(|&tid| slice.give(tid))?)
+        })
     }
 
     /// Says once that threads have not got the class that was asked for.
@@ -196,6 +290,10 @@ fn give(class: Class, threads: &[Tid], strict: bool) -> Result<Class> {
         ))),
         given => Ok(given.map(|()| class)?),
     }
+}
+
+fn has_slices(class: Class) -> bool {
+    matches!(class, Class::Fair | Class::Batch | Class::Idle)
 }
 
 fn no_group() -> Error {

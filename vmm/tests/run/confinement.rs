@@ -210,3 +210,25 @@ fn what_strangers_have_under_the_same_relative_path_stays() {
     drop(stranger);
     remove_dir_all(theirs).unwrap();
 }
+
+/// No core dump, whose file would have the guest's memory; few descriptors.
+#[test]
+fn a_machine_may_use_no_more_than_it_needs() {
+    if no_kvm() {
+        return;
+    }
+    let machine = machine(&["--console", "stdio"]);
+    let limits = read_to_string(format!("/proc/{}/limits", machine.vmm.id())).unwrap();
+    let limit = |name: &str| -> Vec<String> {
+        let line = limits
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .unwrap();
+        line.split_whitespace().take(2).map(String::from).collect()
+    };
+    assert_eq!(limit("Max core file size"), ["0", "0"]);
+    let most: u64 = limit("Max open files")[1].parse().unwrap();
+    assert!(most < 1024, "{most}");
+    // It writes no file at all.
+    assert_eq!(limit("Max file size"), ["0", "0"]);
+}

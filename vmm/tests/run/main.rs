@@ -7,14 +7,20 @@ use std::process::{Command, Stdio};
 mod api;
 mod config;
 mod confinement;
+mod console;
+mod devices;
 mod disk;
 mod guests;
 mod hostile;
+mod memory;
 mod net;
 mod payload;
+mod placement;
 mod refusals;
 mod sched;
+mod stop;
 mod terminal;
+mod unit;
 mod vsock;
 mod wait;
 
@@ -30,7 +36,7 @@ fn vmm(kernel: &Path) -> Command {
 /// `vmm run` without input.
 fn run_command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vmm"));
-    command.arg("run").stdin(Stdio::null());
+    command.args(["run", "--stay-root"]).stdin(Stdio::null());
     command
 }
 

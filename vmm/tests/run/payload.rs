@@ -130,6 +130,17 @@ impl Payload {
             .poke32(device + 0x50, 0)
     }
 
+    /// Writes to each page of `bytes` from `address` on, both below 2 GiB.
+    pub fn touch(self, address: u32, bytes: u32) -> Self {
+        self.code(&[0xbb])
+            .code(&address.to_le_bytes()) // mov ebx, address
+            .code(&[0xb9])
+            .code(&(bytes / 4096).to_le_bytes()) // mov ecx, pages
+            .code(&[0xc6, 0x03, 0x01]) // again: mov byte [rbx], 1
+            .code(&[0x48, 0x81, 0xc3, 0x00, 0x10, 0x00, 0x00]) // add rbx, 4096
+            .code(&[0xff, 0xc9, 0x75, 0xf2]) // dec ecx; jnz again
+    }
+
     /// Waits until the byte at `address` is another one than `value`.
     pub fn wait_for_change(self, address: u32, value: u8) -> Self {
         self.code(&[0xbb])
@@ -181,6 +192,16 @@ impl Payload {
         self.port(PM1_STATUS)
             .code(&[0x66, 0xed, 0xf6, 0xc4, 0x01]) // again: in ax, dx; test ah, 1
             .code(&[0x74, 0xf9]) // je again
+    }
+
+    /// Prints so many lines of an x.
+    pub fn print_lines(self, count: u32) -> Self {
+        self.port(COM1)
+            .code(&[0xb9])
+            .code(&count.to_le_bytes()) // mov ecx, count
+            .code(&[0xb0, b'x', 0xee]) // again: mov al, 'x'; out dx, al
+            .code(&[0xb0, b'\n', 0xee]) // mov al, '\n'; out dx, al
+            .code(&[0xff, 0xc9, 0x75, 0xf6]) // dec ecx; jnz again
     }
 
     /// Prints for ever.

@@ -14,6 +14,7 @@ use super::discard::{self, Kind};
 use super::disk::{Disk, SECTOR};
 use super::{SEG_MAX, SIZE_MAX};
 use crate::brake::Brake;
+use crate::devices::counters::Counters;
 use crate::memory::GuestMemory;
 
 /// Data goes through a buffer of this many bytes, however much a guest asks for.
@@ -41,57 +42,68 @@ impl From<std::io::Error> for Refused {
     }
 }
 
-/// Carries out one request. Returns how many bytes were written to the guest's
+/// Carries out one request, and counts. Returns how many bytes were written to the guest's
 /// buffers; 0 for a chain that can't even take a status.
 pub fn serve(
     disk: &Disk,
-    brake: &Brake,
+    (brake, counters): (&Brake, &Counters),
     memory: &GuestMemory,
     chain: DescriptorChain<&GuestMemory>,
 ) -> u32 {
     let (Ok(mut input), Ok(mut output)) = (chain.clone().reader(memory), chain.writer(memory))
     else {
+        counters.error();
         return 0;
     };
-    let Some(data_size) = output.available_bytes().checked_sub(1) else {
-        return 0;
-    };
-    let Ok(mut status) = output.split_at(data_size) else {
+    let data_size = output.available_bytes().checked_sub(1);
+    let Some(Ok(mut status)) = data_size.map(|size| output.split_at(size)) else {
+        counters.error();
         return 0;
     };
     let code = match execute(disk, brake, &mut input, &mut output) {
-        Ok(()) => VIRTIO_BLK_S_OK,
+        Ok(from_guest) => {
+            counters.from_guest(from_guest);
+            counters.to_guest(output.bytes_written() as u64);
+            VIRTIO_BLK_S_OK
+        }
         Err(Refused::Io) => VIRTIO_BLK_S_IOERR,
         Err(Refused::Unsupported) => VIRTIO_BLK_S_UNSUPP,
     };
+    if code != VIRTIO_BLK_S_OK {
+        counters.error();
+    }
     match status.write_all(&[code as u8]) {
         Ok(()) => u32::try_from(output.bytes_written() + 1).unwrap_or(u32::MAX),
         Err(_) => 0,
     }
 }
 
+/// Returns how many bytes of data the guest gave.
 fn execute(
     disk: &Disk,
     brake: &Brake,
     input: &mut Reader,
     output: &mut Writer,
-) -> Result<(), Refused> {
+) -> Result<u64, Refused> {
     let mut header = [0; 16];
     input.read_exact(&mut header)?;
     // type: le32, reserved: le32, sector: le64
     let [t0, t1, t2, t3, _, _, _, _, sector @ ..] = header;
     let sector = u64::from_le_bytes(sector);
     match u32::from_le_bytes([t0, t1, t2, t3]) {
-        VIRTIO_BLK_T_IN => read(disk, brake, sector, output),
-        VIRTIO_BLK_T_OUT => write(disk, brake, sector, input),
-        VIRTIO_BLK_T_FLUSH => Ok(disk.file.sync_data()?),
-        VIRTIO_BLK_T_GET_ID => Ok(output.write_all(&disk.id)?),
-        VIRTIO_BLK_T_DISCARD => discard::serve(disk, brake, Kind::Discard, input).map(drop),
-        VIRTIO_BLK_T_WRITE_ZEROES => {
-            discard::serve(disk, brake, Kind::WriteZeroes, input).map(drop)
+        VIRTIO_BLK_T_IN => read(disk, brake, sector, output)?,
+        VIRTIO_BLK_T_OUT => {
+            let size = input.available_bytes();
+            write(disk, brake, sector, input)?;
+            return Ok(size as u64);
         }
-        _ => Err(Refused::Unsupported),
+        VIRTIO_BLK_T_FLUSH => disk.file.sync_data()?,
+        VIRTIO_BLK_T_GET_ID => output.write_all(&disk.id)?,
+        VIRTIO_BLK_T_DISCARD => discard::serve(disk, brake, Kind::Discard, input)?,
+        VIRTIO_BLK_T_WRITE_ZEROES => discard::serve(disk, brake, Kind::WriteZeroes, input)?,
+        _ => return Err(Refused::Unsupported),
     }
+    Ok(0)
 }
 
 /// Where a transfer begins in the file, if all of it is on the disk.

@@ -20,7 +20,8 @@ pub struct Worker {
 impl Worker {
     fn serve_queue(&self) {
         self.queue.serve(BURST, |memory, chain| {
-            serve(&self.disk, &self.queue.brake, memory, chain)
+            let surroundings = (&self.queue.brake, &*self.queue.counters);
+            serve(&self.disk, surroundings, memory, chain)
         });
     }
 }

@@ -8,7 +8,8 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::tap::Tap;
 use super::{FRAME, HEADER, QUEUE_SIZES};
-use crate::devices::virtio_mmio::{Agreed, Chain, Session, Used};
+use crate::devices::counters::Counters;
+use crate::devices::virtio_mmio::{Agreed, Chain, Served, Session, Used};
 use crate::memory::GuestMemory;
 
 /// Where a header has the number of the frame's buffers, 16 bits in little endian.
@@ -18,6 +19,7 @@ const COUNT: usize = HEADER - 2;
 pub struct Receiver {
     tap: Tap,
     session: Arc<Session>,
+    counters: Arc<Counters>,
     /// The session that all below is of.
     agreed: Agreed,
     /// Room for a header and a frame.
@@ -33,14 +35,15 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// For a tap, and the driver of `session`.
-    pub fn new(tap: Tap, session: Arc<Session>) -> Self {
+    /// For a tap, and the driver that fills `queue`.
+    pub fn new(tap: Tap, queue: &Served) -> Self {
         let mut buffer = vec![0; HEADER + FRAME].into_boxed_slice();
         // The tap leaves it alone.
         buffer[COUNT] = 1;
         Self {
             tap,
-            session,
+            session: queue.session.clone(),
+            counters: queue.counters.clone(),
             agreed: Agreed::default(),
             buffer,
             waiting: None,
@@ -71,6 +74,19 @@ impl Receiver {
         self.waiting.is_some()
     }
 
+    /// Whether a frame waits for a buffer.
+    pub fn is_waiting(&self) -> bool {
+        self.waiting.is_some()
+    }
+
+    /// The frame is with the guest, or lost.
+    fn count(&self, size: usize, lost: bool) {
+        match lost {
+            true => self.counters.dropped(1),
+            false => self.counters.to_guest(size.saturating_sub(HEADER) as u64),
+        }
+    }
+
     fn forget(&mut self) {
         self.waiting = None;
         self.placed = 0;
@@ -83,13 +99,11 @@ impl Receiver {
             return self.deliver_part(memory, chain);
         }
         let bytes = &self.buffer[..self.waiting.take().unwrap_or(0)];
-        let Ok(mut output) = chain.writer(memory) else {
-            return Used::Bytes(0);
-        };
-        if output.available_bytes() < bytes.len() || output.write_all(bytes).is_err() {
-            return Used::Bytes(0);
-        }
-        Used::Bytes(bytes.len() as u32)
+        let written = chain.writer(memory).is_ok_and(|mut output| {
+            output.available_bytes() >= bytes.len() && output.write_all(bytes).is_ok()
+        });
+        self.count(bytes.len(), !written);
+        Used::Bytes(if written { bytes.len() as u32 } else { 0 })
     }
 
     /// The same with a driver that takes a frame in several buffers.
@@ -122,12 +136,14 @@ impl Receiver {
         // All buffers that a queue can hold.
         self.filled.iter_mut().for_each(|(_, bytes)| *bytes = 0);
         let lost = std::mem::take(&mut self.filled);
+        self.count(size, true);
         self.forget();
         Used::Together(lost)
     }
 
     fn hand_over(&mut self, memory: &GuestMemory) -> Used {
         let filled = std::mem::take(&mut self.filled);
+        self.count(self.placed, false);
         self.forget();
         if let [(_, bytes)] = filled[..] {
             // The buffer of heads goes on to be used.

@@ -97,9 +97,9 @@ impl Tap {
         (size > HEADER).then_some(size)
     }
 
-    /// Sends a frame with its header. One that the tap doesn't take is lost, as on a wire.
-    pub fn send(&self, frame: &[u8]) {
-        let _ = (&self.file).write(frame);
+    /// Sends a frame with its header; tells whether the tap took it.
+    pub fn send(&self, frame: &[u8]) -> bool {
+        (&self.file).write(frame).is_ok()
     }
 }
 

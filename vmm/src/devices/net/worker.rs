@@ -26,7 +26,7 @@ impl Worker {
     /// A worker between `tap` and the guest.
     pub fn new(tap: Tap, to_guest: Served, from_guest: Served) -> Self {
         Self {
-            receiver: Receiver::new(tap, to_guest.session.clone()),
+            receiver: Receiver::new(tap, &to_guest),
             to_guest,
             from_guest,
         }
@@ -37,30 +37,34 @@ impl Worker {
         let (fetch, deliver) = (Receiver::fetch, Receiver::deliver);
         self.to_guest
             .serve_while(BURST, &mut self.receiver, fetch, deliver);
+        if self.receiver.is_waiting() {
+            self.to_guest.counters.full();
+        }
     }
 
     fn send(&self) {
         self.from_guest.serve(BURST, |memory, chain| {
-            send(self.receiver.tap(), memory, chain);
+            match send(self.receiver.tap(), memory, chain) {
+                Some(bytes) => self.from_guest.counters.from_guest(bytes),
+                None => self.from_guest.counters.dropped(1),
+            }
             0
         });
     }
 }
 
-/// Sends a frame of the guest with its header, which the host's kernel checks. One that
-/// is too short or too long is lost, as on a wire.
-fn send(tap: &Tap, memory: &GuestMemory, chain: Chain) {
-    let Ok(mut input) = chain.reader(memory) else {
-        return;
-    };
+/// Sends a frame of the guest with its header, which the host's kernel checks; returns the
+/// frame's bytes. One that is too short or too long, or that the tap doesn't take, is lost,
+/// as on a wire.
+fn send(tap: &Tap, memory: &GuestMemory, chain: Chain) -> Option<u64> {
+    let mut input = chain.reader(memory).ok()?;
     let size = input.available_bytes();
     if !(HEADER + 1..=HEADER + FRAME).contains(&size) {
-        return;
+        return None;
     }
     let mut frame = vec![0; size];
-    if input.read_exact(&mut frame).is_ok() {
-        tap.send(&frame);
-    }
+    input.read_exact(&mut frame).ok()?;
+    tap.send(&frame).then_some((size - HEADER) as u64)
 }
 
 impl MutEventSubscriber for Worker {

@@ -30,6 +30,7 @@ fn request(length: u32, flags: u32) -> (u32, Vec<u8>) {
         memory: memory.clone(),
         brake: Brake::default(),
         complaints: Arc::new(Complaints::new("a device".into())),
+        counters: Arc::default(),
     };
     served.serve(64, |memory, chain| serve(host, memory, chain));
     assert_eq!(irq.read().unwrap(), 1);

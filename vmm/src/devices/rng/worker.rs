@@ -22,7 +22,10 @@ impl MutEventSubscriber for Worker {
     }
 
     fn process(&mut self, _events: Events, _ops: &mut EventOps) {
-        self.queue
-            .serve(BURST, |memory, chain| serve(self.source, memory, chain));
+        self.queue.serve(BURST, |memory, chain| {
+            let bytes = serve(self.source, memory, chain);
+            self.queue.counters.to_guest(bytes.into());
+            bytes
+        });
     }
 }

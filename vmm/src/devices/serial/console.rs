@@ -1,9 +1,7 @@
-//! Standard input on its way to the serial port.
+//! The console's reader and writer on their way to and from the serial port.
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{ErrorKind, Read, stdin};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use event_manager::{EventOps, Events, MutEventSubscriber};
@@ -11,46 +9,45 @@ use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::SerialPort;
-use crate::{Error, Result};
+use super::input::Input;
+use super::line::{self, lock};
+use super::sink::Sink;
+use crate::Result;
 
 /// Input that the guest hasn't taken yet is read ahead up to this many bytes.
 const READ_AHEAD: usize = 64 * 1024;
 
-/// What standard input is.
-#[derive(PartialEq, Eq)]
-enum Source {
-    /// A terminal, pipe or socket: epoll tells when there is input.
-    Stream,
-    /// A file: all of it is there already, and epoll does not take it.
-    File,
-    /// There will be no more.
-    Ended,
-}
-
-/// Feeds the port as fast as the guest takes it, so that nothing is lost.
+/// Feeds the port as fast as the guest takes it, so that nothing is lost, and sends on what
+/// the guest has printed and nobody took at once.
 pub struct Console {
     port: Arc<Mutex<SerialPort>>,
+    /// Written when the port's buffer is empty.
     drained: EventFd,
-    input: File,
-    source: Source,
-    watched: bool,
+    line: line::Shared,
+    /// Written when the line has something to send on.
+    stuck: EventFd,
+    input: Input,
     waiting: VecDeque<u8>,
+    /// What epoll waits for, beside events and the listener.
+    watched: Vec<(RawFd, EventSet)>,
 }
 
 impl Console {
-    /// A console for `port`, which writes `drained` when its buffer is empty.
-    pub fn new(port: Arc<Mutex<SerialPort>>, drained: EventFd) -> Result<Self> {
-        let input = stdin()
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(Error::system("open standard input"))?;
+    /// A console for `port` and its `line`.
+    pub fn new(
+        (port, drained): (Arc<Mutex<SerialPort>>, EventFd),
+        line: line::Shared,
+        input: Input,
+    ) -> Result<Self> {
+        let stuck = lock(&line).stuck()?;
         Ok(Self {
             port,
             drained,
-            input: input.into(),
-            source: Source::Stream,
-            watched: false,
+            line,
+            stuck,
+            input,
             waiting: VecDeque::new(),
+            watched: Vec::new(),
         })
     }
 
@@ -60,58 +57,95 @@ impl Console {
         if self.waiting.len() >= READ_AHEAD {
             return;
         }
-        match self.input.read(&mut buffer) {
-            Ok(n) if n > 0 => self.waiting.extend(&buffer[..n]),
-            Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
-            _ => self.source = Source::Ended,
-        }
+        let size = self.input.read(&self.line, &mut buffer);
+        self.waiting.extend(&buffer[..size]);
     }
 
     /// Hands over as much as the port takes now.
     fn feed(&mut self) {
-        if self.source == Source::File {
+        if self.input.is_file() {
             self.read();
         }
         let mut port = self.port.lock().unwrap_or_else(PoisonError::into_inner);
         let n = port.room().min(self.waiting.len());
         let taken = port.input(&self.waiting.make_contiguous()[..n]);
         self.waiting.drain(..taken);
+        lock(&self.line).counters().to_guest(taken as u64);
     }
 
-    /// Waits for more input only while there is room for it: a pipe that was
-    /// closed would go on to report that.
+    /// Waits for more input only while there is room for it: a pipe that was closed would go
+    /// on to report that. Waits for the reader only while there is something for it.
     fn watch(&mut self, ops: &mut EventOps) {
-        let wanted = self.source == Source::Stream && self.waiting.len() < READ_AHEAD;
-        if wanted == self.watched {
-            return;
+        let wanted = self.wanted();
+        if wanted != self.watched {
+            for (fd, _) in self.watched.drain(..) {
+                // Fails only for what is not watched.
+                let _ = ops.remove(Events::empty_raw(fd));
+            }
+            for (fd, events) in wanted {
+                match ops.add(Events::new_raw(fd, events)) {
+                    Ok(()) => self.watched.push((fd, events)),
+                    // Files never wait, and epoll doesn't take them.
+                    Err(_) => self.input.cannot_be_watched(fd),
+                }
+            }
         }
-        let events = Events::new(&self.input, EventSet::IN);
-        if !wanted {
-            // Fails only for what is not watched.
-            let _ = ops.remove(events);
-        } else if ops.add(events).is_err() {
-            self.source = Source::File;
-            return;
+        // Only now: another descriptor may get the number of one that is closed.
+        if let Sink::Attached(attached) = lock(&self.line).sink() {
+            attached.forget();
         }
-        self.watched = wanted;
+    }
+
+    /// The descriptors to wait for, each once.
+    fn wanted(&self) -> Vec<(RawFd, EventSet)> {
+        let mut line = lock(&self.line);
+        let stuck = line.is_stuck();
+        let output = line.sink().descriptor().map(|fd| fd.as_raw_fd());
+        let room = self.waiting.len() < READ_AHEAD;
+        let input = self.input.descriptor(output).filter(|_| room);
+        let output = output.filter(|_| stuck);
+        let mut wanted: Vec<_> = input.map(|fd| (fd, EventSet::IN)).into_iter().collect();
+        match output {
+            Some(fd) if input == Some(fd) => wanted[0].1 |= EventSet::OUT,
+            Some(fd) => wanted.push((fd, EventSet::OUT)),
+            None => {}
+        }
+        wanted
     }
 }
 
 impl MutEventSubscriber for Console {
     fn init(&mut self, ops: &mut EventOps) {
-        // Fails only for lack of memory; then there is just no input.
-        let _ = ops.add(Events::new(&self.drained, EventSet::IN));
+        // These fail only for lack of memory; then there is just no input.
+        for event in [&self.drained, &self.stuck] {
+            let _ = ops.add(Events::new(event, EventSet::IN));
+        }
+        if let Some(listener) = self.input.listener() {
+            let _ = ops.add(Events::new(listener, EventSet::IN));
+        }
         self.watch(ops);
         self.feed();
     }
 
     fn process(&mut self, events: Events, ops: &mut EventOps) {
-        if events.fd() == self.input.as_raw_fd() {
-            self.read();
-        } else {
+        let fd = events.fd();
+        if fd == self.drained.as_raw_fd() {
             let _ = self.drained.read();
+        } else if fd == self.stuck.as_raw_fd() {
+            let _ = self.stuck.read();
+        } else if self.input.listener().map(AsRawFd::as_raw_fd) == Some(fd) {
+            self.input.accept(&self.line);
+        } else if !events.event_set().difference(EventSet::OUT).is_empty() {
+            self.read();
         }
+        lock(&self.line).drain();
         self.feed();
         self.watch(ops);
+    }
+}
+
+impl Drop for Console {
+    fn drop(&mut self) {
+        lock(&self.line).finish();
     }
 }

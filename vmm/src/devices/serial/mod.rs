@@ -1,21 +1,29 @@
-//! The first serial port (8250), with the terminal or a pipe at its other end.
+//! The first serial port (8250), and the console at the other end of its line.
+//!
+//! [`line`] is between the two, so that no vCPU waits for a reader; [`sink`] is where it
+//! ends, [`input`] where input comes from, and [`console`] has `vmm-io` serve both.
 
+mod attached;
 mod console;
+mod input;
+mod line;
+mod log_file;
+mod place;
+mod sink;
 mod watch;
-
-use std::fs::File;
-use std::io::{ErrorKind, Write, stdout};
-use std::os::fd::AsFd;
 
 use vm_superio::serial::SerialEvents;
 use vm_superio::{Serial, Trigger};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::bus::Device;
-use crate::exit::Ender;
 use crate::{Error, Result};
 
 pub use console::Console;
+pub use input::Input;
+pub use line::{Line, Output, Shared};
+pub use place::Place;
+pub use sink::Sink;
 pub use watch::Watch;
 
 /// Bytes of I/O space.
@@ -45,69 +53,20 @@ impl SerialEvents for Drained {
     }
 }
 
-/// Standard output. Whoever reads it may have stopped to: then a vCPU waits
-/// here, until the machine ends and its thread is kicked.
-pub struct Output {
-    /// Where bytes go.
-    pub file: File,
-    /// Tells when the machine has ended.
-    pub ender: Ender,
-    /// Waits for a text in it.
-    pub watch: Option<Watch>,
-}
-
-impl Write for Output {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        match self.file.write(bytes) {
-            Err(e) if e.kind() == ErrorKind::Interrupted && self.ender.ended().is_some() => {
-                Ok(bytes.len())
-            }
-            other => {
-                let written = other.as_ref().map_or(0, |&n| n);
-                if let Some(watch) = &mut self.watch
-                    && watch.take(&bytes[..written])
-                {
-                    self.watch = None;
-                }
-                other
-            }
-        }
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 /// The port.
 pub struct SerialPort {
     port: Serial<Irq, Drained, Output>,
 }
 
 impl SerialPort {
-    /// A port that interrupts through `irq` and says through `drained` when it takes more
-    /// input; its output is standard output, and `watch` sees it.
-    pub fn new(
-        irq: EventFd,
-        drained: &EventFd,
-        ender: Ender,
-        watch: Option<Watch>,
-    ) -> Result<Self> {
-        let file = stdout()
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(Error::system("open standard output"))?
-            .into();
-        Self::with_output(irq, drained, Output { file, ender, watch })
-    }
-
-    /// The same with another output.
-    pub fn with_output(irq: EventFd, drained: &EventFd, output: Output) -> Result<Self> {
+    /// A port that interrupts through `irq`, says through `drained` when it takes more
+    /// input, and prints into `line`.
+    pub fn new(irq: EventFd, drained: &EventFd, line: Shared) -> Result<Self> {
         let drained = drained
             .try_clone()
             .map_err(Error::system("share an event"))?;
         Ok(Self {
-            port: Serial::with_events(Irq(irq), Drained(drained), output),
+            port: Serial::with_events(Irq(irq), Drained(drained), Output(line)),
         })
     }
 
@@ -132,7 +91,7 @@ impl Device for SerialPort {
 
     fn write(&mut self, offset: u64, data: &[u8]) {
         if let (Ok(offset), [byte]) = (u8::try_from(offset), data) {
-            // A closed standard output must not stop the guest.
+            // Fails only if the interrupt does, which would take 2^64 of them.
             let _ = self.port.write(offset, *byte);
         }
     }

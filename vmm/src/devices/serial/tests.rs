@@ -1,6 +1,8 @@
 //! The port as a driver sees it.
 
+use std::fs::File;
 use std::io::{Read, Seek};
+use std::sync::{Arc, Mutex};
 
 use vmm_sys_util::eventfd::EFD_NONBLOCK;
 
@@ -23,13 +25,10 @@ fn bench() -> Bench {
     let event = || EventFd::new(EFD_NONBLOCK).unwrap();
     let (irq, drained) = (event(), event());
     let output = tempfile::tempfile().unwrap();
-    let to = Output {
-        file: output.try_clone().unwrap(),
-        ender: Ender::new().unwrap(),
-        watch: None,
-    };
+    let sink = Sink::from(output.try_clone().unwrap());
+    let line = Arc::new(Mutex::new(Line::new(sink, None, event(), Arc::default())));
     Bench {
-        port: SerialPort::with_output(irq.try_clone().unwrap(), &drained, to).unwrap(),
+        port: SerialPort::new(irq.try_clone().unwrap(), &drained, line).unwrap(),
         output,
         irq,
         drained,

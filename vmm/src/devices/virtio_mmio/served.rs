@@ -10,6 +10,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::{Complaints, Interrupt, Session, SharedQueue, lock};
 use crate::brake::Brake;
+use crate::devices::counters::Counters;
 use crate::memory::GuestMemory;
 
 /// A request of the driver.
@@ -48,6 +49,8 @@ pub struct Served {
     pub brake: Brake,
     /// Where the device speaks of its driver.
     pub complaints: Arc<Complaints>,
+    /// What the device counts.
+    pub counters: Arc<Counters>,
 }
 
 impl Served {
@@ -93,6 +96,7 @@ impl Served {
             Ok(Left::Perhaps) => drop(self.notified.write(1)),
             Err(_) => {
                 queue.set_ready(false);
+                self.counters.error();
                 let broken = "its driver broke a queue, which is out of use until a reset";
                 self.complaints.say(broken);
             }
@@ -120,11 +124,13 @@ impl Served {
                 match serve(device, &self.memory, chain).into() {
                     Used::Bytes(bytes) => {
                         queue.add_used(&self.memory, head, bytes)?;
+                        self.counters.requests(1);
                         served = true;
                     }
                     Used::Kept => {}
                     Used::Together(chains) => {
                         add_together(queue, &self.memory, &chains)?;
+                        self.counters.requests(chains.len() as u64);
                         (served, several) = (true, true);
                     }
                 }

@@ -4,17 +4,16 @@
 mod connection;
 mod muxer;
 mod packet;
-mod socket;
 mod worker;
 
 pub use muxer::Muxer;
-pub use socket::Socket;
 pub use worker::Worker;
 
 use virtio_bindings::virtio_ids::VIRTIO_ID_VSOCK;
 
 use crate::Result;
 use crate::config::VsockArg;
+use crate::devices::socket::Socket;
 use crate::devices::virtio_mmio::Identity;
 
 /// Descriptors of each queue: to the guest, from it, and events.

@@ -46,18 +46,30 @@ impl Worker {
             self.muxer.forget_guest();
         }
         self.muxer.host_events();
+        let counters = &self.from_guest.counters;
         self.from_guest.serve_while(
             BURST,
             &mut self.muxer,
             |muxer| muxer.is_ready(),
             |muxer, memory, chain| {
-                take(muxer, memory, chain);
+                match take(muxer, memory, chain) {
+                    Some(bytes) => counters.from_guest(bytes),
+                    None => counters.dropped(1),
+                }
                 0
             },
         );
         let waited = !self.muxer.is_ready();
-        self.to_guest
-            .serve_while(BURST, &mut self.muxer, Muxer::fetch, deliver);
+        self.to_guest.serve_while(
+            BURST,
+            &mut self.muxer,
+            Muxer::fetch,
+            |muxer, memory, chain| {
+                let written = deliver(muxer, memory, chain);
+                counters.to_guest(u64::from(written).saturating_sub(HEADER as u64));
+                written
+            },
+        );
         if waited && self.muxer.is_ready() {
             // Fails only when 2^64 - 1 of them wait already.
             let _ = self.from_guest.notified.write(1);
@@ -85,25 +97,17 @@ fn deliver(muxer: &mut Muxer, memory: &GuestMemory, chain: Chain) -> u32 {
     }
 }
 
-/// Takes a packet of the guest's. What is none is dropped.
-fn take(muxer: &mut Muxer, memory: &GuestMemory, chain: Chain) {
-    let Ok(mut input) = chain.reader(memory) else {
-        return;
-    };
+/// Takes a packet of the guest's; returns the payload's bytes. What is none is dropped.
+fn take(muxer: &mut Muxer, memory: &GuestMemory, chain: Chain) -> Option<u64> {
+    let mut input = chain.reader(memory).ok()?;
     let mut header = [0; HEADER];
-    if input.read_exact(&mut header).is_err() {
-        return;
-    }
-    let Ok(header) = Header::read_from_bytes(&header) else {
-        return;
-    };
-    let Some(size) = payload_size(&header, input.available_bytes()) else {
-        return;
-    };
+    input.read_exact(&mut header).ok()?;
+    let header = Header::read_from_bytes(&header).ok()?;
+    let size = payload_size(&header, input.available_bytes())?;
     let mut payload = vec![0; size];
-    if input.read_exact(&mut payload).is_ok() {
-        muxer.take(&header, &payload);
-    }
+    input.read_exact(&mut payload).ok()?;
+    muxer.take(&header, &payload);
+    Some(size as u64)
 }
 
 impl MutEventSubscriber for Worker {

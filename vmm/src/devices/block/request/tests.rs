@@ -82,7 +82,8 @@ fn request_of(
         .collect();
     let queue = MockSplitQueue::new(&memory, 16);
     let chain = queue.build_desc_chain(&raw).unwrap();
-    let used = serve(disk, brake, &memory, chain);
+    let counters = Counters::default();
+    let used = serve(disk, (brake, &counters), &memory, chain);
     (used, memory.read_obj(GuestAddress(STATUS)).unwrap())
 }
 

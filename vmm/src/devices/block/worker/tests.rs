@@ -34,6 +34,7 @@ fn worker(memory: &GuestMemory, mock: &MockSplitQueue<GuestMemory>) -> (Worker, 
             memory: memory.clone(),
             brake: Brake::default(),
             complaints: Arc::new(Complaints::new("a device".into())),
+            counters: Arc::default(),
         },
     };
     (worker, irq)

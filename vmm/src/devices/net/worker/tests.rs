@@ -30,6 +30,7 @@ fn served(memory: &GuestMemory, mock: &Mock) -> Served {
         memory: memory.clone(),
         brake: Brake::default(),
         complaints: Arc::new(Complaints::new("a device".into())),
+        counters: Arc::default(),
     }
 }
 

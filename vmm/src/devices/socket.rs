@@ -1,4 +1,4 @@
-//! The socket at which the host's programs find the guest.
+//! A socket at which the host's programs find a device of the guest's.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Error as IoError, ErrorKind};
@@ -41,19 +41,20 @@ impl Socket {
     pub fn folder(path: &Path) -> Result<File> {
         if path.as_os_str().len() > PATH_MAX || path.file_name().is_none() {
             return Err(Error::Usage(format!(
-                "socket {} of --vsock: a path of a file, at most {PATH_MAX} bytes",
+                "socket {}: a path of a file, at most {PATH_MAX} bytes",
                 path.display()
             )));
         }
-        let parent = match path.parent() {
-            Some(parent) if parent != Path::new("") => parent,
-            _ => Path::new("."),
-        };
         OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
-            .open(parent)
+            .open(parent(path))
             .map_err(Error::file("listen at", "socket", path))
+    }
+
+    /// Its folder's path.
+    pub fn parent(&self) -> &Path {
+        parent(&self.path)
     }
 
     /// Where it is.
@@ -71,11 +72,18 @@ impl Drop for Socket {
     }
 }
 
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
 /// Removes a socket at which nobody listens any more; whatever else is there stays.
 fn remove_stale(path: &Path) -> Result<()> {
     let refuse = |what| {
         Err(Error::Refused(format!(
-            "socket {} of --vsock {what}; give another path",
+            "socket {} {what}; give another path",
             path.display()
         )))
     };
