@@ -22,13 +22,16 @@ pub fn regions(bytes: u64) -> Vec<(u64, u64)> {
     regions
 }
 
-/// Maps `bytes` of memory.
+/// Maps `bytes` of memory, which no core dump has in it.
 pub fn allocate(bytes: u64) -> Result<GuestMemory> {
     let ranges: Vec<_> = regions(bytes)
         .into_iter()
         .map(|(start, length)| (GuestAddress(start), length as usize))
         .collect();
-    GuestMemory::from_ranges(&ranges).map_err(|e| Error::Memory(e.to_string()))
+    let memory = GuestMemory::from_ranges(&ranges).map_err(|e| Error::Memory(e.to_string()))?;
+    tell(&memory, mm::Advice::LinuxDontDump)
+        .map_err(Error::system("keep the guest's memory out of core dumps"))?;
+    Ok(memory)
 }
 
 /// How the host is to have the memory.

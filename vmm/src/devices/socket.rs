@@ -2,12 +2,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Error as IoError, ErrorKind};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, unlinkat};
 
+use crate::rundir::listen;
 use crate::{Error, Result};
 
 /// Longest path in bytes: with "_" and a port it has to fit into a socket's address.
@@ -27,12 +28,11 @@ impl Socket {
         let fail = || Error::file("listen at", "socket", path);
         let folder = Self::folder(path)?;
         remove_stale(path)?;
-        let listener = UnixListener::bind(path).map_err(fail())?;
+        let listener = listen(path).map_err(fail())?;
         let socket = Self {
             path: path.into(),
             folder,
         };
-        std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).map_err(fail())?;
         listener.set_nonblocking(true).map_err(fail())?;
         Ok((socket, listener))
     }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -63,6 +64,8 @@ fn a_client_reads_what_was_before_and_types() {
     let mut machine = start(&guest, &["--console", "socket=tty"]);
     let path = machine.folder.path().join("tty");
     let mut first = connect(&path);
+    let mode = fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
     assert_eq!(read(&mut first, 6), "hello ");
     // Another one takes its place, and is told the same.
     let mut second = connect(&path);

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
 
+use crate::guests::start;
 use crate::payload::{NEXT, Payload, Ring, WRITE, virtio};
 use crate::{no_kvm, run_command, vmm};
 
@@ -145,6 +146,26 @@ fn the_host_is_told_how_to_have_the_memory() {
         child.wait().unwrap();
         assert!(told, "{memory}");
     }
+}
+
+/// The flags of the mapping of the guest's 64 MiB, as the kernel has them.
+#[test]
+fn a_core_dump_has_nothing_of_the_guest() {
+    if no_kvm() {
+        return;
+    }
+    let guest = Payload::default().print("x").halt();
+    let machine = start(guest, &[]);
+    let maps = fs::read_to_string(format!("/proc/{}/smaps", machine.vmm.id())).unwrap();
+    let mut flags = maps.split("VmFlags:").zip(maps.split("VmFlags:").skip(1));
+    let (_, of_guest) = flags
+        .find(|(mapping, _)| mapping.contains("Size:              65536 kB"))
+        .unwrap();
+    let of_guest = of_guest.lines().next().unwrap();
+    assert!(
+        of_guest.split_whitespace().any(|flag| flag == "dd"),
+        "{of_guest}"
+    );
 }
 
 #[test]
