@@ -93,7 +93,8 @@ impl Guest {
         // safe there, and allocates nothing.
         unsafe { command.pre_exec(die_with_us) };
         let mut process = command
-            .arg("run")
+            // A benchmark's guests are our own: no word about root among theirs.
+            .args(["run", "--stay-root"])
             .arg("--kernel")
             .arg(&spec.paths.kernel)
             .arg("--initrd")
