@@ -1,6 +1,7 @@
 //! Published cells run once more give the same to the digit, one that interrupts other vCPUs
-//! all the time and one with a disk. Where versions differ the test fails too, and names them:
-//! the results are then of something else than this tree.
+//! all the time and one with a disk. Where a part that this tree makes differs the test fails
+//! too, and names it: the results are then of something else than the tree. Where a compiler or
+//! a package of Debian's differs no digits are promised, and the test says so and is skipped.
 
 use std::collections::BTreeSet;
 
@@ -13,6 +14,14 @@ use testbed::workshop::repo;
 
 const AGAIN: &str = "cargo xtask bench --plan replay --out target/replay && \
                      cargo xtask report target/replay/results.json";
+
+/// Whether this tree makes what a name among the versions stands for.
+fn is_made_here(name: &str) -> bool {
+    name == "emulator"
+        || name == "machine"
+        || name.starts_with("kernel_")
+        || name.starts_with("host_image_")
+}
 
 #[test]
 fn published_cells_give_the_same_digits() {
@@ -28,7 +37,13 @@ fn published_cells_give_the_same_digits() {
         .into_iter()
         .filter(|n| before.get(*n) != now.get(*n))
         .collect();
-    assert!(differ.is_empty(), "of other versions: {differ:?}; {AGAIN}");
+    let (ours, others): (Vec<&String>, Vec<&String>) =
+        differ.into_iter().partition(|name| is_made_here(name));
+    if !others.is_empty() {
+        eprintln!("SKIP: no digits are promised with other versions of {others:?}; {AGAIN}");
+        return;
+    }
+    assert!(ours.is_empty(), "of another {ours:?}; {AGAIN}");
     for cell in &published.cells {
         let key = cell.key();
         let (output, done) = run_cell(&parts, &cell.chosen);
