@@ -230,7 +230,7 @@ pub struct Running {
 
 impl Running {
     /// Waits for the guest's first byte.
-    fn of(vmm: Child, kernel: NamedTempFile) -> Self {
+    pub fn of(vmm: Child, kernel: NamedTempFile) -> Self {
         let mut running = Self {
             vmm,
             _kernel: kernel,
