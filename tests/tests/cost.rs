@@ -36,7 +36,7 @@ fn a_switch_costs_no_more_until_somebody_yields() {
 /// All of a yield from exit to the other one's entry, beside the stock kernel's.
 #[test]
 fn yields_cost_little_more_than_ordinary_ones() {
-    let race = "yields --what race --ms 60";
+    let race = "yields --what race --ms 400";
     let modes = [
         "off",
         "lend",
