@@ -43,7 +43,11 @@ const FOR_TESTS: &[&str] = &[
     "chromium",
     "chromium-driver",
     "iproute2",
+    // promtool.
+    "prometheus",
     "sparse",
+    // systemd-analyze.
+    "systemd",
 ];
 
 /// What our VMM is compared with.
