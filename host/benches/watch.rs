@@ -13,7 +13,7 @@ use std::time::Duration;
 use criterion::{Bencher, Criterion, criterion_group, criterion_main};
 use rustix::time::{ClockId, clock_gettime};
 use tree::Process;
-use vmfirst_host::model::{Sampler, find, rates};
+use vmfirst_host::model::{Finder, Sampler, find, rates};
 use vmfirst_host::read::{self, Meter, Root};
 
 const VMS: i32 = 1000;
@@ -81,6 +81,11 @@ fn generated(criterion: &mut Criterion) {
             let after = sampler.look(&vms);
             rates(&vms, &before, &after, 64)
         })
+    });
+    // What is done every tenth second. One in six of these finds all anew.
+    let (mut finder, _) = Finder::new(root.clone());
+    criterion.bench_function("find what changed of 1000 VMs, generated tree", |b| {
+        measure(b, || finder.again())
     });
     criterion.bench_function("find 1000 VMs, generated tree", |b| {
         measure(b, || find(&root))

@@ -86,7 +86,7 @@ fn kvm(pid: i32) {
         {
             continue;
         }
-        for name in vmfirst_host::read::VCPU_COUNTERS {
+        for name in vmfirst_host::read::KVM_COUNTERS {
             file(&entry.path().join(name).display().to_string());
         }
         for vcpu in fs::read_dir(entry.path()).into_iter().flatten().flatten() {

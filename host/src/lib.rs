@@ -3,7 +3,7 @@
 //! [`read`] knows the kernel's files and has no opinion on them. [`model`] makes VMs,
 //! threads and rates of what they say. [`act`] is all that changes something: the class,
 //! slice, clamps, CPUs, cookie and control group of a thread by its id, with the caller's
-//! rights, each read back; [`act::Door`] undoes what was half done.
+//! rights, each read back; [`act::Door`] undoes what was half done. [`steer`] has what an operator wants of a VM.
 
 pub mod act;
 #[cfg(feature = "cli")]
@@ -11,6 +11,7 @@ pub mod cli;
 mod error;
 pub mod model;
 pub mod read;
+pub mod steer;
 
 pub use error::Error;
 

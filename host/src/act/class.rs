@@ -10,7 +10,7 @@ use super::attr::{Attr, RESET_ON_FORK};
 use super::{Tid, whose};
 use crate::{Error, Result};
 
-/// Policy numbers of kernels that have these classes: kernel-patches/README.md.
+/// Policy numbers that these classes have where a kernel has them: no released one does.
 const SCHED_VMF: i32 = 8;
 const SCHED_BT: i32 = 9;
 
@@ -118,11 +118,20 @@ impl Class {
         Ok(())
     }
 
+    fn what(self) -> String {
+        format!("scheduling class {self}")
+    }
+
+    /// Whether an error says that the kernel lacks this class.
+    pub fn is_lacking_by(self, error: &Error) -> bool {
+        matches!(error, Error::Lacking { what, .. } if *what == self.what())
+    }
+
     fn refused(self, tid: Tid, source: io::Error) -> Error {
         if self.is_optional() && source.raw_os_error() == Some(libc::EINVAL) {
             return Error::Lacking {
-                what: format!("scheduling class {self}"),
-                instead: "it is in vmfirst's kernel series; choose another class",
+                what: self.what(),
+                instead: "it is in no released kernel (unproven/ has an untested patch); choose another class",
             };
         }
         let what = format!("give the scheduling class {self} to");

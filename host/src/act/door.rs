@@ -8,7 +8,8 @@ use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::cookie::{self, Holder};
-use super::{Cgroup, Class, CpuList, Slice, Tid, Uclamp, cookie::Scope};
+use super::{Cgroup, Class, CpuList, Slice, Tid, Uclamp, cookie::Scope, mount_point};
+use crate::model::common;
 use crate::read::Root;
 use crate::{Error, Result};
 
@@ -42,6 +43,8 @@ pub enum Write {
     SameCookie(Target, Vec<Target>),
     /// No cookie.
     NoCookie(Target),
+    /// The control group that a process is in with all its threads; one that is there.
+    Move(Target, Cgroup),
     /// A control group's file.
     Group(Cgroup, String, String),
 }
@@ -162,6 +165,7 @@ impl Door {
                     .iter()
                     .try_for_each(|target| self.cookie(target, &label, |tid| holder.give(tid)))
             }
+            Write::Move(process, group) => self.move_to(&process, &group),
             Write::Group(group, file, value) => self.group(group, file, value),
         }
     }
@@ -206,8 +210,9 @@ impl Door {
             return Ok(());
         }
         self.thread(target, "class", old, class, Class::give)?;
+        let now = Slice::of(target.tid).ok().flatten();
         if let Some(slice) = slice
-            && Slice::of(target.tid).ok().flatten() != Some(slice)
+            && now != Some(slice)
         {
             let tid = target.tid;
             let undo: Undo = Box::new(move || Slice::exactly(slice).give(tid));
@@ -215,6 +220,11 @@ impl Door {
             let at = self.undo.len() - 1;
             self.undo
                 .insert(at, (format!("slice of {}", target.label), undo));
+            // It was the thread's own: a class with slices has it still.
+            if now.is_some() {
+                let give = Slice::exactly(slice).give(target.tid);
+                give.map_err(|error| named(error, target))?;
+            }
         }
         Ok(())
     }
@@ -260,6 +270,33 @@ impl Door {
         Ok(())
     }
 
+    fn move_to(&mut self, process: &Target, group: &Cgroup) -> Result<()> {
+        self.same(process)?;
+        let pid = process.pid;
+        let before = Places::of(&self.root, process)?;
+        let what = format!("control group of {}", process.label);
+        let shown = before.process.path().display().to_string();
+        // Before the write: some of its threads may be elsewhere after one that failed.
+        self.undo
+            .push((what.clone(), Box::new(move || before.restore(pid))));
+        group.add_process(pid)?;
+        self.same(process)?;
+        let after = Places::of(&self.root, process)?;
+        if after.process != *group || !after.threads.is_empty() {
+            return Err(Error::Differs {
+                what,
+                asked: group.path().display().to_string(),
+                found: after.process.path().display().to_string(),
+            });
+        }
+        self.done.push(Done {
+            what,
+            before: shown,
+            after: group.path().display().to_string(),
+        });
+        Ok(())
+    }
+
     fn group(&mut self, group: Cgroup, file: String, value: String) -> Result<()> {
         let before = group.get(&file)?;
         let what = group.path().join(&file).display().to_string();
@@ -276,6 +313,48 @@ impl Door {
             before,
             after,
         });
+        Ok(())
+    }
+}
+
+/// The control groups of a process and of those of its threads that are below it.
+struct Places {
+    process: Cgroup,
+    threads: Vec<(Tid, Cgroup)>,
+}
+
+impl Places {
+    fn of(root: &Root, process: &Target) -> Result<Self> {
+        let mount = mount_point()?;
+        let failed = gone(process);
+        let mut threads = Vec::new();
+        for tid in root.threads(process.pid).map_err(&failed)? {
+            match root.groups(process.pid, tid) {
+                Ok(groups) => threads.push((tid, groups.v2.unwrap_or("/".into()))),
+                Err(error) if tid == process.pid => return Err(failed(error)),
+                // A thread that has ended.
+                Err(_) => {}
+            }
+        }
+        let paths = threads.iter().map(|(_, path)| path.clone());
+        let all = paths.reduce(|a, b| common(&a, &b).into());
+        let all = all.unwrap_or("/".into());
+        let at = |path: &str| Cgroup::at(mount.join(path.trim_start_matches('/')));
+        let below = threads.iter().filter(|(_, path)| *path != all);
+        Ok(Self {
+            threads: below.map(|(tid, path)| (*tid, at(path))).collect(),
+            process: at(&all),
+        })
+    }
+
+    fn restore(self, pid: Tid) -> Result<()> {
+        self.process.write("cgroup.procs", &pid.to_string())?;
+        for (tid, group) in self.threads {
+            match group.add_thread(tid) {
+                Err(error) if !error.is_gone() => return Err(error),
+                _ => {}
+            }
+        }
         Ok(())
     }
 }

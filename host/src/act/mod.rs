@@ -22,6 +22,7 @@ pub use class::Class;
 pub use door::{Done, Door, Target, Write};
 pub use shares::{CpuMax, CpuWeight};
 pub use slice::Slice;
+pub use text::FromText;
 pub use uclamp::Uclamp;
 
 /// A thread's id; 0 is the calling thread.

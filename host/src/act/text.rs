@@ -21,8 +21,10 @@ impl<T: FromStr<Err: fmt::Display>> Visitor<'_> for FromText<T> {
     }
 }
 
+/// Has types that are parsed and shown as text written so in files and requests, too.
+#[macro_export]
 macro_rules! as_text {
-    ($($type:ty),*) => {$(
+    ($($type:ty),* $(,)?) => {$(
         impl serde::Serialize for $type {
             fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
                 to.collect_str(self)
@@ -31,7 +33,7 @@ macro_rules! as_text {
 
         impl<'de> serde::Deserialize<'de> for $type {
             fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-                from.deserialize_str(FromText(PhantomData))
+                from.deserialize_str($crate::act::FromText(std::marker::PhantomData))
             }
         }
     )*};

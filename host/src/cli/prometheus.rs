@@ -137,8 +137,8 @@ pub fn text(root: &Root, vms: &[Vm], sample: &Sample) -> String {
             &[id],
             io.map(|times| times.delay_ns).sum::<u64>() as f64 / 1e9,
         );
-        for (name, count) in &look.kvm {
-            kvm.add(&[id, ("counter", name)], *count as f64);
+        for (name, count) in look.kvm.iter() {
+            kvm.add(&[id, ("counter", name)], count as f64);
         }
         if let Some(throttling) = look.throttling {
             periods.add(&[id], throttling.nr_periods as f64);

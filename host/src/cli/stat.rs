@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{choose, cut, print, prometheus, warn};
 use crate::Result;
-use crate::model::{Found, HostRates, Sample, Sampler, Vm, VmRates, find, rates, shown};
+use crate::model::{Finder, HostRates, Sample, Sampler, Vm, VmRates, rates, shown};
 use crate::read::{self, Root};
 
 /// What `vmfirst stat --help` ends with.
@@ -34,6 +34,9 @@ const MARKS: [(f64, &str); 2] = [(10.0, "!!"), (5.0, "!")];
 /// How often threads and VMs are looked for, in intervals.
 const FIND_EVERY: u64 = 10;
 
+/// The longest interval over which files stay open.
+const HOLD: Duration = Duration::from_secs(10);
+
 /// The options.
 #[derive(Debug, Args)]
 pub struct Options {
@@ -58,18 +61,18 @@ pub struct Options {
 impl Options {
     /// Shows.
     pub fn run(self, root: &Root) -> Result<()> {
-        let mut watch = Watch::new(root.clone(), self.names)?;
-        if self.prometheus {
-            let sample = watch.sampler.look(&watch.vms);
-            return print(&prometheus::text(root, &watch.vms, &sample));
-        }
         let seconds = self.watch.unwrap_or(1);
+        let interval = Duration::from_secs(seconds.into());
+        let mut watch = Watch::new(root.clone(), self.names, interval)?;
+        if self.prometheus {
+            return print(&prometheus::text(root, &watch.vms, &watch.before));
+        }
         let intervals = match self.watch {
             Some(_) => self.count.unwrap_or(u64::MAX),
             None => 1,
         };
         for _ in 0..intervals {
-            sleep(Duration::from_secs(seconds.into()));
+            sleep(interval);
             let (host, rates) = watch.step();
             print(&match self.json {
                 true => format!("{}\n", super::json(&object(&watch.vms, &host, &rates))?),
@@ -83,11 +86,12 @@ impl Options {
 
 /// VMs that are looked at again and again; new ones are found now and then.
 pub struct Watch {
-    root: Root,
     names: Vec<String>,
+    finder: Finder,
     sampler: Sampler,
     before: Sample,
     looks: u64,
+    interval: Duration,
     /// The VMs.
     pub vms: Vec<Vm>,
     /// How many CPUs are online.
@@ -96,19 +100,20 @@ pub struct Watch {
 
 impl Watch {
     /// Takes the first look.
-    pub fn new(root: Root, names: Vec<String>) -> Result<Self> {
-        let Found { vms, notes } = find(&root);
+    pub fn new(root: Root, names: Vec<String>, interval: Duration) -> Result<Self> {
+        let (finder, notes) = Finder::new(root.clone());
         notes.iter().for_each(|note| warn(note));
-        let vms = choose(vms, &names)?;
+        let vms = choose(finder.vms().to_vec(), &names)?;
         read::allow_many_files();
         let mut sampler = Sampler::new(root.clone());
         Ok(Self {
             before: sampler.look(&vms),
             cpus: root.topology().map_or(1, |topology| topology.cpus),
-            root,
+            finder,
             names,
             sampler,
             looks: 0,
+            interval,
             vms,
         })
     }
@@ -119,6 +124,9 @@ impl Watch {
         let found = rates(&self.vms, &self.before, &after, self.cpus);
         self.before = after;
         self.looks += 1;
+        if self.interval > HOLD {
+            self.sampler.let_go();
+        }
         found
     }
 
@@ -127,15 +135,16 @@ impl Watch {
         if !self.looks.is_multiple_of(FIND_EVERY) {
             return;
         }
-        let vms = find(&self.root).vms;
+        let changed = self.finder.again();
+        self.sampler.changed(changed);
         // One that was named and has ended is left out.
         let named =
-            |vm: &Vm| self.names.contains(&vm.name) || self.names.contains(&vm.pid.to_string());
-        self.vms = vms
-            .into_iter()
+            |vm: &&Vm| self.names.contains(&vm.name) || self.names.contains(&vm.pid.to_string());
+        let all = self.finder.vms().iter();
+        self.vms = all
             .filter(|vm| self.names.is_empty() || named(vm))
+            .cloned()
             .collect();
-        self.sampler.forget_threads(&self.vms);
         self.before = self.sampler.look(&self.vms);
     }
 }
@@ -199,7 +208,7 @@ fn object(vms: &[Vm], host: &HostRates, rates: &[VmRates]) -> serde_json::Value 
 pub fn per_second(rates: &VmRates, names: &[&str]) -> String {
     let found: Vec<f64> = names
         .iter()
-        .filter_map(|name| rates.kvm.get(name).copied())
+        .filter_map(|name| rates.kvm.get(name))
         .collect();
     match found.is_empty() {
         true => "-".into(),

@@ -65,7 +65,8 @@ impl Options {
                 "top needs a terminal: vmfirst stat --watch prints the same to a file".into(),
             ));
         }
-        let mut watch = Watch::new(root.clone(), self.names)?;
+        let interval = Duration::from_secs(self.interval.into());
+        let mut watch = Watch::new(root.clone(), self.names, interval)?;
         let mut screen = Screen {
             host: HostRates::default(),
             rates: vec![VmRates::default(); watch.vms.len()],
@@ -75,7 +76,6 @@ impl Options {
         };
         let failed = |source| Error::refused("draw on", "the terminal", source, "");
         let mut terminal = ratatui::try_init().map_err(failed)?;
-        let interval = Duration::from_secs(self.interval.into());
         let shown = loop {
             if let Err(error) = terminal.draw(|frame| screen.draw(frame, &watch)) {
                 break Err(failed(error));
@@ -229,6 +229,8 @@ mod tests {
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
 
+    const HOUR: Duration = Duration::from_secs(3600);
+
     /// VM number `n` whose only vCPU waited for `ready` per cent.
     fn vm(n: i32, name: &str, ready_percent: f64) -> (Vm, VmRates) {
         let task = Task {
@@ -257,7 +259,8 @@ mod tests {
         let kvm = ["halt_exits", "directed_yield_attempted"].map(|name| (name, 999_999.0));
         let rates = VmRates {
             tasks: [(n, rates)].into(),
-            kvm: kvm.into(),
+            kvm: kvm.into_iter().collect(),
+            vcpus: Vec::new(),
             throttled_percent: Some(100.0),
             throttled_usec: Some(0.0),
         };
@@ -275,7 +278,7 @@ mod tests {
     #[test]
     fn the_widest_values_stand_apart_in_80_columns() {
         let empty = tempfile::tempdir().unwrap();
-        let mut watch = Watch::new(Root::at(empty.path()), Vec::new()).unwrap();
+        let mut watch = Watch::new(Root::at(empty.path()), Vec::new(), HOUR).unwrap();
         let all = [
             vm(1, "idle", 0.0),
             vm(2, "a-name-of-more-than-eighteen\u{1b}", 100.0),

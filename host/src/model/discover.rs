@@ -29,6 +29,87 @@ pub fn find(root: &Root) -> Found {
     Scanner::new(root).scan()
 }
 
+/// How many looks of a [`Finder`] rely on what was found before.
+const LOOKS: u32 = 6;
+
+/// Finds VMs again and again. Between whole looks, of which one in six is one, VMs that are
+/// as they were are not looked at anew: KVM's folders and each process's number of threads
+/// tell. Without KVM's debugfs each look is a whole one.
+#[derive(Debug)]
+pub struct Finder {
+    root: Root,
+    looks: u32,
+    folders: Option<Vec<KvmVm>>,
+    vms: Vec<Vm>,
+    /// How many threads each had.
+    threads: BTreeMap<i32, u64>,
+}
+
+impl Finder {
+    /// Takes the first look; returns what could not be seen, too.
+    pub fn new(root: Root) -> (Self, Vec<String>) {
+        let mut finder = Self {
+            root,
+            looks: 0,
+            folders: None,
+            vms: Vec::new(),
+            threads: BTreeMap::new(),
+        };
+        let notes = finder.whole();
+        (finder, notes)
+    }
+
+    /// The VMs, as they were found last.
+    pub fn vms(&self) -> &[Vm] {
+        &self.vms
+    }
+
+    /// Looks again; returns the VMs that are others than before, or have ended.
+    pub fn again(&mut self) -> Vec<(i32, u64)> {
+        self.looks += 1;
+        let before = std::mem::take(&mut self.vms);
+        let folders = self.root.kvm_vms().ok();
+        if folders.is_none() || folders != self.folders || self.looks.is_multiple_of(LOOKS) {
+            self.whole();
+        } else {
+            self.known(&before);
+        }
+        let changed = before.into_iter().filter(|vm| !self.vms.contains(vm));
+        changed.map(|vm| (vm.pid, vm.start)).collect()
+    }
+
+    fn whole(&mut self) -> Vec<String> {
+        // Before the look: a VM that is made meanwhile makes the next one a whole one.
+        self.folders = self.root.kvm_vms().ok();
+        let Found { vms, notes } = find(&self.root);
+        self.vms = vms;
+        let count = |vm: &Vm| Some((vm.pid, self.root.thread_count(vm.pid).ok()?));
+        self.threads = self.vms.iter().filter_map(count).collect();
+        notes
+    }
+
+    /// Looks at those whose threads are more or fewer.
+    fn known(&mut self, before: &[Vm]) {
+        let mut scanner = None;
+        for vm in before {
+            let count = self.root.thread_count(vm.pid).ok();
+            if count.is_some() && count.as_ref() == self.threads.get(&vm.pid) {
+                self.vms.push(vm.clone());
+                continue;
+            }
+            let scanner = scanner.get_or_insert_with(|| Scanner::new(&self.root));
+            let Some(mut new) = scanner.process(vm.pid) else {
+                continue;
+            };
+            // The kernel's threads for it are others' processes: whole looks find them.
+            let kernels = vm.tasks.iter().filter(|task| task.pid != vm.pid);
+            new.tasks.extend(kernels.cloned());
+            self.vms.push(new);
+            self.threads.extend(count.map(|count| (vm.pid, count)));
+        }
+    }
+}
+
 /// What is the same for all processes of one look.
 #[derive(Debug)]
 pub struct Scanner<'a> {
@@ -334,7 +415,7 @@ fn role_by_name(name: &str, main: bool) -> Role {
 }
 
 /// The path that both begin with, in whole parts.
-fn common<'a>(a: &'a str, b: &str) -> &'a str {
+pub fn common<'a>(a: &'a str, b: &str) -> &'a str {
     let same = a.split_inclusive('/').zip(b.split_inclusive('/'));
     let same = same.take_while(|(a, b)| a.trim_end_matches('/') == b.trim_end_matches('/'));
     let length: usize = same.map(|(a, _)| a.len()).sum();

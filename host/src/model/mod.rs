@@ -4,13 +4,14 @@ mod discover;
 mod names;
 mod sample;
 
-pub use discover::{Found, Scanner, find};
-pub use names::shown;
+pub use discover::{Finder, Found, Scanner, common, find};
+pub use names::{is_machine, shown};
 pub use sample::{HostRates, Sample, Sampler, TaskRates, VmRates, rates};
 
 use serde::Serialize;
 
-use crate::read::KvmVm;
+use crate::act::Cgroup;
+use crate::read::{KvmVm, Root};
 
 /// The program that runs a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -117,6 +118,13 @@ impl Vm {
             Role::Vcpu(number) => Some((number, task)),
             _ => None,
         })
+    }
+
+    /// Its control group; none in the root of them, or without cgroup v2.
+    pub fn group(&self, root: &Root) -> Option<Cgroup> {
+        let path = self.cgroup.as_deref().filter(|path| *path != "/")?;
+        let mount = root.hierarchy().ok()?.v2?;
+        Some(Cgroup::at(root.path(&format!("{mount}{path}"))))
     }
 
     /// The threads that serve its devices.

@@ -48,6 +48,11 @@ pub fn machine(cgroup: &str, machines: &BTreeMap<String, String>) -> Option<Stri
     })
 }
 
+/// Whether a control group's path is in a machine's, systemd's or libvirt's.
+pub fn is_machine(cgroup: &str) -> bool {
+    machine(cgroup, &BTreeMap::new()).is_some()
+}
+
 /// "qemu-3-web", libvirt's form, is the machine web.
 fn libvirts(name: &str) -> &str {
     let numbered = name

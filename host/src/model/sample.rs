@@ -5,8 +5,10 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::{Task, Vm};
-use crate::read::{CpuTimes, KvmVm, Meter, Pressure, Root, Throttling, Times, VCPU_COUNTERS};
+use super::{Role, Task, Vm};
+use crate::read::{
+    Counted, Counts, CpuTimes, KvmMeter, Limits, Meter, Pressure, Root, Throttling, Times,
+};
 
 /// One look at all VMs.
 #[derive(Debug, Clone)]
@@ -28,35 +30,59 @@ pub struct VmSample {
     pub at: Instant,
     /// Its threads, by id.
     pub tasks: BTreeMap<i32, Times>,
-    /// KVM's counters.
-    pub kvm: BTreeMap<&'static str, u64>,
-    /// What its limit did to it.
+    /// KVM's counters, all vCPUs together.
+    pub kvm: Counts,
+    /// Those of each vCPU, where its process has their files open.
+    pub vcpus: Vec<(u32, Counts)>,
+    /// What its limits did to it.
     pub throttling: Option<Throttling>,
 }
 
-/// Looks at the same VMs again and again.
+/// Looks at the same VMs again and again, by files that stay open.
 #[derive(Debug)]
 pub struct Sampler {
     root: Root,
     mount: Option<String>,
-    meters: BTreeMap<(i32, u64), Vec<(i32, Meter)>>,
+    /// The threads that are looked at.
+    wanted: fn(&Role) -> bool,
+    held: BTreeMap<(i32, u64), Held>,
+    /// KVM's counters that this kernel's debugfs has, once it is known.
+    counters: Option<Vec<usize>>,
+}
+
+/// What is open of a VM.
+#[derive(Debug, Default)]
+struct Held {
+    meters: Vec<(i32, Meter)>,
+    kvm: KvmMeter,
+    limits: Limits,
 }
 
 impl Sampler {
-    /// For a host.
+    /// For a host: looks at threads that run vCPUs or serve devices.
     pub fn new(root: Root) -> Self {
         let mount = root.hierarchy().ok().and_then(|h| h.v2);
         Self {
             root,
             mount,
-            meters: BTreeMap::new(),
+            wanted: |role| matches!(role, Role::Vcpu(_) | Role::Io | Role::Vhost),
+            held: BTreeMap::new(),
+            counters: None,
+        }
+    }
+
+    /// The same for all threads.
+    pub fn of_all_threads(root: Root) -> Self {
+        Self {
+            wanted: |_| true,
+            ..Self::new(root)
         }
     }
 
     /// Looks at these VMs. Threads that have ended are left out.
     pub fn look(&mut self, vms: &[Vm]) -> Sample {
         let there: BTreeSet<_> = vms.iter().map(|vm| (vm.pid, vm.start)).collect();
-        self.meters.retain(|key, _| there.contains(key));
+        self.held.retain(|key, _| there.contains(key));
         let samples = vms.iter().map(|vm| ((vm.pid, vm.start), self.vm(vm)));
         Sample {
             at: Instant::now(),
@@ -66,49 +92,75 @@ impl Sampler {
         }
     }
 
-    /// Looks for the threads of these VMs anew where they are others than before.
-    pub fn forget_threads(&mut self, vms: &[Vm]) {
-        for vm in vms {
-            let wanted = vm.vcpu_tasks().count() + vm.io_tasks().count();
-            let key = (vm.pid, vm.start);
-            if self
-                .meters
-                .get(&key)
-                .is_some_and(|meters| meters.len() != wanted)
-            {
-                self.meters.remove(&key);
-            }
+    /// Closes what is open of VMs that are others than before: their threads, counters and
+    /// limits are looked for anew.
+    pub fn changed(&mut self, vms: impl IntoIterator<Item = (i32, u64)>) {
+        for key in vms {
+            self.held.remove(&key);
         }
+    }
+
+    /// Closes all files. An open one of KVM's keeps its VM's memory of the kernel after the
+    /// VM's end: that is for as long as between two looks, which must not be long.
+    pub fn let_go(&mut self) {
+        self.held.clear();
     }
 
     fn vm(&mut self, vm: &Vm) -> VmSample {
-        let root = &self.root;
-        let meters = self.meters.entry((vm.pid, vm.start)).or_insert_with(|| {
-            let wanted = vm.vcpu_tasks().map(|(_, task)| task).chain(vm.io_tasks());
-            let open = |task: &Task| Some((task.tid, Meter::new(root, task.pid, task.tid).ok()?));
-            wanted.filter_map(open).collect()
-        });
+        let key = (vm.pid, vm.start);
+        let held = match self.held.remove(&key) {
+            Some(held) => held,
+            None => self.open(vm),
+        };
         let at = Instant::now();
-        let tasks = meters
-            .iter()
-            .filter_map(|(tid, meter)| Some((*tid, meter.read().ok()?)));
-        let tasks = tasks.collect();
-        // The root is all of the host, not the VM.
-        let group = vm.cgroup.as_ref().filter(|group| *group != "/");
-        let group = group.zip(self.mount.as_ref());
-        let throttling =
-            group.and_then(|(group, mount)| root.throttling(&format!("{mount}{group}")).ok());
+        let tasks = held.meters.iter();
+        let tasks = tasks.filter_map(|(tid, meter)| Some((*tid, meter.read().ok()?)));
+        let tasks: BTreeMap<_, _> = tasks.collect();
+        let (kvm, vcpus) = held.kvm.read();
+        let throttling = held.limits.read();
+        // One of which no thread is left has ended: nothing is held of it.
+        if !tasks.is_empty() {
+            self.held.insert(key, held);
+        }
         VmSample {
             at,
             tasks,
-            kvm: vm.kvm.map(|vm| counters(root, vm)).unwrap_or_default(),
+            kvm,
+            vcpus,
             throttling,
         }
     }
-}
 
-fn counters(root: &Root, vm: KvmVm) -> BTreeMap<&'static str, u64> {
-    root.kvm_counters(vm, VCPU_COUNTERS)
+    fn open(&mut self, vm: &Vm) -> Held {
+        let root = &self.root;
+        let wanted = vm.tasks.iter().filter(|task| (self.wanted)(&task.role));
+        let open = |task: &Task| Some((task.tid, Meter::new(root, task.pid, task.tid).ok()?));
+        Held {
+            meters: wanted.filter_map(open).collect(),
+            kvm: KvmMeter::new(root, vm.pid, vm.vcpus, vm.kvm, &mut self.counters),
+            limits: Limits::new(root, self.groups(vm)),
+        }
+    }
+
+    /// Its group, and those below it that its vCPUs are in.
+    fn groups(&self, vm: &Vm) -> BTreeSet<String> {
+        // The root is all of the host, not the VM.
+        let group = vm.cgroup.as_ref().filter(|group| *group != "/");
+        let Some((group, mount)) = group.zip(self.mount.as_ref()) else {
+            return BTreeSet::new();
+        };
+        let mut groups = BTreeSet::from([format!("{mount}{group}")]);
+        for (_, task) in vm.vcpu_tasks() {
+            let path = self.root.groups(task.pid, task.tid).unwrap_or_default().v2;
+            let below = path.as_ref().and_then(|path| path.strip_prefix(group));
+            let mut parts = group.clone();
+            for part in below.unwrap_or_default().split('/').skip(1) {
+                parts = format!("{parts}/{part}");
+                groups.insert(format!("{mount}{parts}"));
+            }
+        }
+        groups
+    }
 }
 
 /// What a thread did in an interval.
@@ -131,7 +183,10 @@ pub struct VmRates {
     /// Its threads by id; those that were there at both ends.
     pub tasks: BTreeMap<i32, TaskRates>,
     /// KVM's counters, a second.
-    pub kvm: BTreeMap<&'static str, f64>,
+    pub kvm: Counted<f64>,
+    /// Those of each vCPU, where they are told.
+    #[serde(skip)]
+    pub vcpus: Vec<(u32, Counted<f64>)>,
     /// Share of its periods in which it ran out of quota, in per cent: nr_throttled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub throttled_percent: Option<f64>,
@@ -147,6 +202,8 @@ pub struct HostRates {
     pub idle_cpus: f64,
     /// Time that vCPUs waited for a CPU, in CPUs.
     pub waiting_vcpus: f64,
+    /// Time that was taken from this host, where it is a VM itself, in CPUs.
+    pub steal_cpus: f64,
     /// Share of the time in which some task waited for a CPU, in per cent: PSI.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pressure_percent: Option<f64>,
@@ -175,12 +232,15 @@ pub fn rates(
             .filter_map(|(_, task)| Some(rates.tasks.get(&task.tid)?.ready_percent))
     });
     let total = after.cpus.total.saturating_sub(before.cpus.total);
-    let idle = after.cpus.idle.saturating_sub(before.cpus.idle);
+    let share = |before: u64, after: u64| {
+        cpus as f64 * after.saturating_sub(before) as f64 / total.max(1) as f64
+    };
     let pressure = before.pressure.zip(after.pressure).map(|(before, after)| {
         after.some_usec.saturating_sub(before.some_usec) as f64 / seconds / 1e4
     });
     let host = HostRates {
-        idle_cpus: cpus as f64 * idle as f64 / total.max(1) as f64,
+        idle_cpus: share(before.cpus.idle, after.cpus.idle),
+        steal_cpus: share(before.cpus.steal, after.cpus.steal),
         waiting_vcpus: ready.sum::<f64>() / 100.0,
         pressure_percent: pressure,
     };
@@ -206,14 +266,18 @@ fn vm_rates(before: &VmSample, after: &VmSample) -> VmRates {
         };
         Some((*tid, rates))
     });
-    let kvm = after
-        .kvm
-        .iter()
-        .filter_map(|(name, &after)| Some((*name, since(*before.kvm.get(name)?, after) / seconds)));
+    let rate = |after: &Counts, before: &Counts| {
+        after.with(before, |after, before| since(before, after) / seconds)
+    };
+    let vcpus = after.vcpus.iter().filter_map(|(vcpu, after)| {
+        let (_, before) = before.vcpus.iter().find(|(other, _)| other == vcpu)?;
+        Some((*vcpu, rate(after, before)))
+    });
     let throttling = before.throttling.zip(after.throttling);
     VmRates {
         tasks: tasks.collect(),
-        kvm: kvm.collect(),
+        kvm: rate(&after.kvm, &before.kvm),
+        vcpus: vcpus.collect(),
         throttled_percent: throttling.map(|(before, after)| {
             let periods = since(before.nr_periods, after.nr_periods);
             100.0 * since(before.nr_throttled, after.nr_throttled) / periods.max(1.0)
@@ -237,7 +301,8 @@ mod tests {
         let vm = VmSample {
             at,
             tasks: BTreeMap::from([(7, times)]),
-            kvm: BTreeMap::from([("exits", turns)]),
+            kvm: [("exits", turns)].into_iter().collect(),
+            vcpus: vec![(0, [("spin_exits", turns)].into_iter().collect())],
             throttling: Some(Throttling {
                 nr_periods: throttled * 2,
                 nr_throttled: throttled,
@@ -250,6 +315,7 @@ mod tests {
             cpus: CpuTimes {
                 total: turns * 10,
                 idle: turns * 5,
+                steal: turns,
             },
             pressure: None,
             vms: BTreeMap::from([((7, 1), vm)]),
@@ -289,12 +355,14 @@ mod tests {
         let task = vms[0].tasks[&7];
         assert_eq!((task.run_percent, task.ready_percent), (25.0, 5.0));
         assert_eq!((task.turns, task.wait_us), (25.0, 2000.0));
-        assert_eq!(vms[0].kvm["exits"], 25.0);
+        assert_eq!(vms[0].kvm.get("exits"), Some(25.0));
+        assert_eq!(vms[0].vcpus[0].1.get("spin_exits"), Some(25.0));
         assert_eq!(
             (vms[0].throttled_percent, vms[0].throttled_usec),
             (Some(50.0), Some(2500.0))
         );
         assert_eq!((host.idle_cpus, host.waiting_vcpus), (2.0, 0.05));
+        assert_eq!(host.steal_cpus, 0.4);
         // A process that was restarted under the same id has no rates yet.
         let other = Vm { start: 2, ..vm };
         let (_, vms) = rates(&[other], &before, &after, 4);

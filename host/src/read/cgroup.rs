@@ -1,12 +1,13 @@
 //! Control groups' files: Documentation/admin-guide/cgroup-v2.rst.
 
+use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use procfs_core::process::{MountInfo, MountInfos};
 use procfs_core::{CpuPressure, FromRead};
 
-use super::{Root, flat};
+use super::{Kept, Root};
 
 /// Which hierarchies a host has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,10 +42,68 @@ pub struct Pressure {
     pub some_usec: u64,
 }
 
+impl Throttling {
+    /// Adds another group's.
+    fn add(&mut self, other: Self) {
+        self.usage_usec += other.usage_usec;
+        self.nr_periods += other.nr_periods;
+        self.nr_throttled += other.nr_throttled;
+        self.throttled_usec += other.throttled_usec;
+    }
+}
+
+/// Reads what the limits of a VM's groups did to it, again and again.
+#[derive(Debug, Default)]
+pub struct Limits(Vec<Kept>);
+
+impl Limits {
+    /// For the groups at these paths, of which those count that have a limit, or had one:
+    /// for the others there is nothing to read. libvirt's limits of vCPUs are in groups below
+    /// the VM's.
+    pub fn new(root: &Root, groups: impl IntoIterator<Item = String>) -> Self {
+        let limited = |path: &String| {
+            let now = root.text(&format!("{path}/cpu.max"));
+            now.is_ok_and(|max| !max.starts_with("max"))
+        };
+        let open = |path: String| {
+            let file = File::open(root.path(&format!("{path}/cpu.stat"))).ok()?;
+            let file = Kept::new(file);
+            let before = file.read(throttling).ok()?;
+            (before.nr_periods > 0 || limited(&path)).then_some(file)
+        };
+        Self(groups.into_iter().filter_map(open).collect())
+    }
+
+    /// What they did since the groups' start; none without a limit.
+    pub fn read(&self) -> Option<Throttling> {
+        let each = self.0.iter().filter_map(|file| file.read(throttling).ok());
+        each.reduce(|mut sum, more| {
+            sum.add(more);
+            sum
+        })
+    }
+}
+
+/// cpu.stat.
+fn throttling(text: &str) -> Throttling {
+    let mut found = Throttling::default();
+    for (key, value) in text.lines().filter_map(|line| line.split_once(' ')) {
+        let field = match key {
+            "usage_usec" => &mut found.usage_usec,
+            "nr_periods" => &mut found.nr_periods,
+            "nr_throttled" => &mut found.nr_throttled,
+            "throttled_usec" => &mut found.throttled_usec,
+            _ => continue,
+        };
+        *field = value.trim().parse().unwrap_or_default();
+    }
+    found
+}
+
 impl Root {
     /// The control groups' hierarchies.
     pub fn hierarchy(&self) -> io::Result<Hierarchy> {
-        let mounts = std::fs::File::open(self.path("proc/self/mountinfo"))?;
+        let mounts = File::open(self.path("proc/self/mountinfo"))?;
         let mounts = MountInfos::from_read(mounts).map_err(super::proc_error)?;
         let mount = mounts.0.iter().find(|mount| mount.fs_type == "cgroup2");
         let v2 = mount.map(|mount| mount.mount_point.to_string_lossy().into_owned());
@@ -76,21 +135,9 @@ impl Root {
         })
     }
 
-    /// What the group at `path` was held off by its limit.
-    pub fn throttling(&self, path: &str) -> io::Result<Throttling> {
-        let text = self.text(&format!("{path}/cpu.stat"))?;
-        let get = |key| flat(&text, key).unwrap_or_default();
-        Ok(Throttling {
-            usage_usec: get("usage_usec"),
-            nr_periods: get("nr_periods"),
-            nr_throttled: get("nr_throttled"),
-            throttled_usec: get("throttled_usec"),
-        })
-    }
-
-    /// The processes of the group at `path` and of those in it.
-    pub fn processes_below(&self, path: &str) -> io::Result<Vec<i32>> {
-        let mut folders: Vec<PathBuf> = vec![self.path(path)];
+    /// The processes of the group in the file system at `path`, and of those in it.
+    pub fn processes_below(&self, path: &Path) -> io::Result<Vec<i32>> {
+        let mut folders: Vec<PathBuf> = vec![path.into()];
         let mut pids = Vec::new();
         while let Some(folder) = folders.pop() {
             // A threaded group has no list of processes: the one above lists them.

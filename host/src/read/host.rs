@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::time::Duration;
 
 use super::Root;
 
@@ -23,6 +24,14 @@ pub struct CpuTimes {
     pub total: u64,
     /// Time without a task to run.
     pub idle: u64,
+    /// Time that was taken from this host, where it is a VM itself.
+    pub steal: u64,
+}
+
+/// Time since this process's host started, by the clock that start times are of.
+pub fn uptime() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::try_from(now).unwrap_or_default()
 }
 
 impl Root {
@@ -64,6 +73,7 @@ impl Root {
         Ok(CpuTimes {
             total: times.iter().sum(),
             idle: times.iter().skip(3).take(2).sum(),
+            steal: times.get(7).copied().unwrap_or_default(),
         })
     }
 }

@@ -1,21 +1,27 @@
-//! KVM's folder in debugfs: one for each VM, named PID-FD.
+//! What KVM counts, and its folder in debugfs: one for each VM, named PID-FD.
 //!
-//! A file that is open keeps its VM alive, so each is closed at once.
+//! A file that is open keeps its VM alive: [`KvmMeter`]s are for who looks often, and lets go
+//! of those that have ended.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 
-use super::Root;
+use serde::{Serialize, Serializer, ser::SerializeMap};
 
-/// Counters of vCPUs that are read. A kernel that is locked down (Secure Boot) refuses them,
-/// for their files may be written, too. KVM sums a VM's vCPUs; a vCPU's own are only for the
-/// process that has it. Those after `halt_exits` are in kernels with vmfirst's series.
-pub const VCPU_COUNTERS: &[&str] = &[
+use super::{Kept, Root, StatsFile};
+
+/// Counters of vCPUs that are read, by the kernel's names. A kernel that is locked down (Secure
+/// Boot) refuses debugfs, for its files may be written, too. Those after `halt_exits` are in
+/// kernels with vmfirst's series: Documentation/virt/kvm/directed-yield.rst.
+pub const KVM_COUNTERS: [&str; 18] = [
     "directed_yield_attempted",
     "directed_yield_successful",
     "exits",
     "halt_exits",
     "spin_exits",
+    "spin_ns",
+    "spin_served",
     "yield_attempts",
     "yield_hits_answer",
     "yield_hits_ipi",
@@ -25,7 +31,91 @@ pub const VCPU_COUNTERS: &[&str] = &[
     "yield_hits_relaxed",
     "yield_same_cpu",
     "yield_other_cpu",
+    "yield_to_run_count",
+    "yield_to_run_ns",
 ];
+
+/// Counters of yields that found their target begin so; the reason follows.
+pub const HITS: &str = "yield_hits_";
+
+/// A counter's place in [`KVM_COUNTERS`].
+pub(super) fn place(name: &str) -> Option<usize> {
+    KVM_COUNTERS.iter().position(|known| *known == name)
+}
+
+/// A value for each of [`KVM_COUNTERS`] that the kernel has.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Counted<T>([Option<T>; KVM_COUNTERS.len()]);
+
+/// Counts since the VM's start.
+pub type Counts = Counted<u64>;
+
+impl<T> Default for Counted<T> {
+    fn default() -> Self {
+        Self([const { None }; KVM_COUNTERS.len()])
+    }
+}
+
+impl<T: Copy> Counted<T> {
+    /// The value of a counter; none where the kernel lacks it.
+    pub fn get(&self, name: &str) -> Option<T> {
+        self.0[place(name)?]
+    }
+
+    /// What is there, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, T)> {
+        let values = KVM_COUNTERS.iter().zip(&self.0);
+        values.filter_map(|(name, value)| Some((*name, (*value)?)))
+    }
+
+    /// Whether the kernel told nothing.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(Option::is_none)
+    }
+
+    pub(super) fn put(&mut self, place: usize, value: Option<T>) {
+        self.0[place] = value;
+    }
+
+    /// What `make` makes of the values that both have.
+    pub fn with<U>(&self, other: &Self, make: impl Fn(T, T) -> U) -> Counted<U> {
+        let both = |at: usize| Some(make(self.0[at]?, other.0[at]?));
+        Counted(std::array::from_fn(both))
+    }
+}
+
+impl Counts {
+    /// Adds those of another vCPU.
+    fn add(&mut self, other: &Self) {
+        for (sum, more) in self.0.iter_mut().zip(&other.0) {
+            if let Some(more) = more {
+                *sum = Some(sum.unwrap_or_default().wrapping_add(*more));
+            }
+        }
+    }
+}
+
+impl<T: Copy> FromIterator<(&'static str, T)> for Counted<T> {
+    fn from_iter<I: IntoIterator<Item = (&'static str, T)>>(values: I) -> Self {
+        let mut counted = Self::default();
+        for (name, value) in values {
+            if let Some(place) = place(name) {
+                counted.0[place] = Some(value);
+            }
+        }
+        counted
+    }
+}
+
+impl<T: Copy + Serialize> Serialize for Counted<T> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut map = to.serialize_map(None)?;
+        for (name, value) in self.iter() {
+            map.serialize_entry(name, &value)?;
+        }
+        map.end()
+    }
+}
 
 /// A VM's folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,13 +158,66 @@ impl Root {
         });
         threads.collect()
     }
+}
 
-    /// Some of a VM's counters. What the kernel lacks is absent.
-    pub fn kvm_counters(&self, vm: KvmVm, names: &[&'static str]) -> BTreeMap<&'static str, u64> {
-        let counters = names.iter().filter_map(|name| {
-            let path = format!("sys/kernel/debug/kvm/{}-{}/{name}", vm.pid, vm.fd);
-            Some((*name, self.text(&path).ok()?.parse().ok()?))
-        });
-        counters.collect()
+/// Reads a VM's counters again and again: each vCPU's where its process has their statistics
+/// files open, else KVM's sums in debugfs.
+#[derive(Debug, Default)]
+pub struct KvmMeter {
+    vcpus: Vec<(u32, StatsFile)>,
+    sums: Vec<(usize, Kept)>,
+}
+
+impl KvmMeter {
+    /// For the VM of `pid` with this many vCPUs. `known` has the counters that this kernel's
+    /// folders have, once one was looked at: on a stock kernel most are not there.
+    pub fn new(
+        root: &Root,
+        pid: i32,
+        vcpus: usize,
+        folder: Option<KvmVm>,
+        known: &mut Option<Vec<usize>>,
+    ) -> Self {
+        let files = root.kvm_stats_files(pid);
+        if vcpus > 0 && files.len() == vcpus {
+            return Self {
+                vcpus: files,
+                sums: Vec::new(),
+            };
+        }
+        let Some(vm) = folder else {
+            return Self::default();
+        };
+        let all = || (0..KVM_COUNTERS.len()).collect();
+        let wanted = known.clone().unwrap_or_else(all).into_iter();
+        let sums: Vec<_> = wanted
+            .filter_map(|place| {
+                let name = KVM_COUNTERS[place];
+                let path = format!("sys/kernel/debug/kvm/{}-{}/{name}", vm.pid, vm.fd);
+                Some((place, Kept::new(File::open(root.path(&path)).ok()?)))
+            })
+            .collect();
+        if known.is_none() && !sums.is_empty() {
+            *known = Some(sums.iter().map(|(place, _)| *place).collect());
+        }
+        Self {
+            vcpus: Vec::new(),
+            sums,
+        }
+    }
+
+    /// The VM's counters, and each vCPU's where they are told.
+    pub fn read(&self) -> (Counts, Vec<(u32, Counts)>) {
+        let mut sum = Counts::default();
+        let vcpus = self.vcpus.iter();
+        let vcpus: Vec<_> = vcpus
+            .filter_map(|(vcpu, file)| Some((*vcpu, file.read().ok()?)))
+            .collect();
+        vcpus.iter().for_each(|(_, counts)| sum.add(counts));
+        for (place, file) in &self.sums {
+            let number = |text: &str| text.trim_end().parse().ok();
+            sum.put(*place, file.read(number).ok().flatten());
+        }
+        (sum, vcpus)
     }
 }

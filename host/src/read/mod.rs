@@ -10,15 +10,18 @@ mod cgroup;
 mod host;
 mod kvm;
 mod proc;
+mod stats;
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-pub use cgroup::{Hierarchy, Pressure, Throttling};
-pub use host::{CpuTimes, Topology};
-pub use kvm::{KvmVm, VCPU_COUNTERS};
+pub use cgroup::{Hierarchy, Limits, Pressure, Throttling};
+pub use host::{CpuTimes, Topology, uptime};
+pub use kvm::{Counted, Counts, HITS, KVM_COUNTERS, KvmMeter, KvmVm};
 pub use proc::{Groups, Meter, Times};
+pub use stats::StatsFile;
 
 /// Where a host's files are: "/", or a recorded tree.
 #[derive(Debug, Clone)]
@@ -34,6 +37,11 @@ impl Root {
     /// A tree that has proc, sys and run as a host has.
     pub fn at(path: impl Into<PathBuf>) -> Self {
         Self(path.into())
+    }
+
+    /// Whether the files are the running kernel's.
+    fn is_live(&self) -> bool {
+        self.0 == Path::new("/")
     }
 
     /// Where a file of the host is; `path` is as on the host.
@@ -57,6 +65,27 @@ impl Root {
     }
 }
 
+/// A small file that is read again and again: it stays open, and is read from its beginning.
+#[derive(Debug)]
+pub struct Kept(File);
+
+impl Kept {
+    /// More than the longest file that is read so: cpu.stat.
+    const MOST: usize = 2048;
+
+    fn new(file: File) -> Self {
+        Self(file)
+    }
+
+    /// What `parse` makes of the text now.
+    fn read<T>(&self, parse: impl FnOnce(&str) -> T) -> io::Result<T> {
+        let mut bytes = [0; Self::MOST];
+        let length = self.0.read_at(&mut bytes, 0)?;
+        let text = std::str::from_utf8(&bytes[..length]);
+        Ok(parse(text.map_err(|_| io::ErrorKind::InvalidData)?))
+    }
+}
+
 /// Lets this process have as many files open as its hard limit says: each [`Meter`] is one,
 /// and the usual soft limit of 1024 is for programs that use select(2).
 pub fn allow_many_files() {
@@ -73,14 +102,6 @@ fn text(path: &Path) -> io::Result<String> {
     let bytes = fs::read(path)?;
     let text = String::from_utf8_lossy(&bytes);
     Ok(text.trim_end_matches('\n').to_string())
-}
-
-/// The value behind `key` in a file of lines "key value".
-fn flat(text: &str, key: &str) -> Option<u64> {
-    text.lines().find_map(|line| {
-        let (found, value) = line.split_once(' ')?;
-        (found == key).then(|| value.trim().parse().ok())?
-    })
 }
 
 fn proc_error(error: procfs_core::ProcError) -> io::Error {

@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Cursor};
-use std::os::unix::fs::FileExt;
 
 use procfs_core::process::{Stat, Status};
 use procfs_core::{FromBufRead, FromRead, ProcessCGroups};
 
-use super::{Root, proc_error};
+use super::{Kept, Root, proc_error};
 
 /// The control groups of a thread.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,6 +27,12 @@ impl Root {
     /// The threads of a process.
     pub fn threads(&self, pid: i32) -> io::Result<Vec<i32>> {
         self.numbers(&format!("proc/{pid}/task"))
+    }
+
+    /// How many threads a process has: a folder's links are two more than the folders in it.
+    pub fn thread_count(&self, pid: i32) -> io::Result<u64> {
+        let folder = rustix::fs::stat(self.path(&format!("proc/{pid}/task")))?;
+        Ok(folder.st_nlink.saturating_sub(2))
     }
 
     /// "stat" of a thread: name, start time, CPU and more.
@@ -128,13 +133,13 @@ pub struct Times {
 /// even when its id is another's by then. Parsed here, for this is read thousands of
 /// times a second.
 #[derive(Debug)]
-pub struct Meter(File);
+pub struct Meter(Kept);
 
 impl Meter {
     /// For a thread.
     pub fn new(root: &Root, pid: i32, tid: i32) -> io::Result<Self> {
         let path = root.path(&format!("proc/{pid}/task/{tid}/schedstat"));
-        Ok(Self(File::open(path)?))
+        Ok(Self(Kept::new(File::open(path)?)))
     }
 
     /// The times now.
@@ -142,18 +147,19 @@ impl Meter {
     /// # Errors
     /// ESRCH when the thread has ended.
     pub fn read(&self) -> io::Result<Times> {
-        let mut bytes = [0; 80];
-        let length = self.0.read_at(&mut bytes, 0)?;
-        let text = std::str::from_utf8(&bytes[..length]).unwrap_or_default();
-        let mut words = text.split_ascii_whitespace();
-        let mut next = || words.next().and_then(|word| word.parse().ok());
-        match (next(), next(), next()) {
-            (Some(run_ns), Some(delay_ns), Some(turns)) => Ok(Times {
-                run_ns,
-                delay_ns,
-                turns,
-            }),
-            _ => Err(io::ErrorKind::InvalidData.into()),
-        }
+        self.0.read(times)?
+    }
+}
+
+fn times(text: &str) -> io::Result<Times> {
+    let mut words = text.split_ascii_whitespace();
+    let mut next = || words.next().and_then(|word| word.parse().ok());
+    match (next(), next(), next()) {
+        (Some(run_ns), Some(delay_ns), Some(turns)) => Ok(Times {
+            run_ns,
+            delay_ns,
+            turns,
+        }),
+        _ => Err(io::ErrorKind::InvalidData.into()),
     }
 }
