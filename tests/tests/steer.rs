@@ -104,7 +104,7 @@ fn shares_classes_and_cpus_are_what_was_asked_for_and_counters_are_told() {
     expect("lacking ", "0");
     expect("strict ", "1");
     assert!(
-        host.contains("the kernel has no scheduling class vmf: vcpu0 runs as fair"),
+        host.contains("the kernel has no scheduling class vmf: threads of web run as fair"),
         "{host}"
     );
     assert!(

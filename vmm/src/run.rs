@@ -66,7 +66,6 @@ pub fn run(mut machine: Machine, named: Option<(VmName, UnixListener)>) -> Resul
     events.add_subscriber(Box::new(start_watch));
     let terminal = machine.on_stdio.then(RawTerminal::new);
     let _terminal = terminal.transpose()?;
-    machine.sandbox.allow("/proc/self/task", Use::Read);
     let sockets = [&machine.vsock_socket, &machine.console_socket];
     for socket in sockets.into_iter().flatten() {
         machine.sandbox.allow(socket.parent(), Use::Change);
@@ -79,7 +78,7 @@ pub fn run(mut machine: Machine, named: Option<(VmName, UnixListener)>) -> Resul
         }
     }
 
-    // Who moves threads and removes files later may do more.
+    // Who moves threads at the launch's end and removes files later may do more.
     let sched = &machine.sched;
     let steers = named.is_some() || sched.cgroup.is_some() || sched.launch.is_some();
     let role = if steers { Role::Steer } else { Role::Main };
@@ -89,7 +88,7 @@ pub fn run(mut machine: Machine, named: Option<(VmName, UnixListener)>) -> Resul
     };
     let server = named.map(|(name, listener)| {
         let observer = Observer::new(live.clone(), name, machine.pv, machine.mem, &machine.vcpus);
-        observer.and_then(|observer| Server::new(listener, observer.counting(machine.counted)))
+        Server::new(listener, observer.counting(machine.counted))
     });
     let server = server.transpose()?;
     let mut crew = Crew::new(live.clone(), machine.sandbox.filters());

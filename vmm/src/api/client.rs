@@ -2,7 +2,6 @@
 //! than a moment.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -13,10 +12,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::http;
+use super::peer::Process;
 use super::types::Failure;
-use super::{http, peer};
 use crate::config::VmName;
-use crate::observe::types::{Info, Stat};
+use crate::observe::types::{Info, OwnStat};
 use crate::plain::plain;
 use crate::rundir::RunDir;
 use crate::{Error, Result};
@@ -35,10 +35,10 @@ pub struct Client {
     socket: PathBuf,
 }
 
-/// What a machine says that also tells who it is. That is not taken from it.
+/// What a machine says, where it may tell who it is. That is not taken from it.
 pub trait Signed: DeserializeOwned {
     /// Puts its name and process in.
-    fn sign(&mut self, name: &VmName, pid: u32);
+    fn sign(&mut self, _name: &VmName, _pid: u32) {}
 }
 
 impl Signed for Info {
@@ -47,11 +47,7 @@ impl Signed for Info {
     }
 }
 
-impl Signed for Stat {
-    fn sign(&mut self, name: &VmName, pid: u32) {
-        (self.name, self.pid) = (name.to_string(), pid);
-    }
-}
+impl Signed for OwnStat {}
 
 /// What one of several machines answered.
 #[derive(Debug)]
@@ -59,7 +55,7 @@ pub struct Answer<T> {
     /// The machine.
     pub name: VmName,
     /// Its process, if it is seen from here.
-    pub pid: Option<u32>,
+    pub process: Option<Process>,
     /// What it said.
     pub said: Result<T>,
 }
@@ -104,10 +100,10 @@ impl Client {
         answer.said
     }
 
-    /// The machine's process.
-    pub fn process(&self) -> Result<OwnedFd> {
+    /// The machine's process. The machine itself need not answer for that.
+    pub fn process(&self) -> Result<Process> {
         let stream = self.connect().map_err(|error| self.no_connection(error))?;
-        peer::pidfd(stream).map_err(Error::system("find the machine's process"))
+        Process::of(stream).map_err(Error::system("find the machine's process"))
     }
 
     fn connect(&self) -> io::Result<UnixStream> {
@@ -184,7 +180,7 @@ fn all_plain(value: Value) -> Value {
 struct Exchange<'a> {
     client: &'a Client,
     stream: Option<UnixStream>,
-    pid: Option<u32>,
+    process: Option<Process>,
     request: Vec<u8>,
     sent: usize,
     answer: Vec<u8>,
@@ -197,7 +193,7 @@ impl<'a> Exchange<'a> {
         let mut exchange = Self {
             client,
             stream: None,
-            pid: None,
+            process: None,
             request: http::request(method, path, body),
             sent: 0,
             answer: Vec::new(),
@@ -205,7 +201,7 @@ impl<'a> Exchange<'a> {
         };
         match client.connect() {
             Ok(stream) => {
-                exchange.pid = peer::pid(&stream);
+                exchange.process = Process::of(&stream).ok();
                 exchange.stream = Some(stream);
             }
             Err(error) => exchange.done = Some(Err(client.no_connection(error))),
@@ -256,13 +252,16 @@ impl<'a> Exchange<'a> {
             Some(Err(Error::Gone(_))) => return None,
             // It ended before it said anything.
             Some(Ok(())) if self.answer.is_empty() => return None,
-            Some(Ok(())) => self.client.read(self.pid, &self.answer),
+            Some(Ok(())) => {
+                let pid = self.process.as_ref().map(|process| process.pid);
+                self.client.read(pid, &self.answer)
+            }
             Some(Err(error)) => Err(error),
             None => Err(self.client.silent()),
         };
         Some(Answer {
             name: self.client.name.clone(),
-            pid: self.pid,
+            process: self.process,
             said,
         })
     }

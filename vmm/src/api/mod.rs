@@ -3,7 +3,7 @@
 pub mod client;
 mod connection;
 pub mod http;
-mod peer;
+pub mod peer;
 pub mod routes;
 pub mod server;
 pub mod types;

@@ -5,14 +5,45 @@ use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// Linux's asm-generic/socket.h.
 const SO_PEERPIDFD: libc::c_int = 77;
 
+/// A machine's process, by the kernel's word.
+#[derive(Debug)]
+pub struct Process {
+    /// Its id.
+    pub pid: u32,
+    /// It, and none that has its id later.
+    pub fd: OwnedFd,
+}
+
+impl Process {
+    /// The process that listens at the socket to which `stream` is connected.
+    pub fn of(stream: impl AsFd) -> io::Result<Self> {
+        let pid = pid(&stream).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Self {
+            pid,
+            fd: pidfd(stream)?,
+        })
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        let mut ended = [PollFd::new(&self.fd, PollFlags::IN)];
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        matches!(poll(&mut ended, Some(&now)), Ok(1..))
+    }
+}
+
 /// The process that listens at the socket to which `stream` is connected, in this process's
 /// PID namespace; none where it is not seen from there.
-pub fn pid(stream: impl AsFd) -> Option<u32> {
+fn pid(stream: impl AsFd) -> Option<u32> {
     let mut peer = libc::ucred {
         pid: 0,
         uid: 0,
@@ -35,7 +66,7 @@ pub fn pid(stream: impl AsFd) -> Option<u32> {
 }
 
 /// The same as a descriptor: of this process, and of none that has its number later.
-pub fn pidfd(stream: impl AsFd) -> io::Result<OwnedFd> {
+fn pidfd(stream: impl AsFd) -> io::Result<OwnedFd> {
     let mut fd: libc::c_int = -1;
     let mut size = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: the kernel writes at most `size` bytes into an int.

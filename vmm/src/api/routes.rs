@@ -8,9 +8,8 @@ use serde::de::DeserializeOwned;
 use super::http::{Request, Response};
 use super::types::{Failure, StopRequest};
 use crate::exit::End;
+use crate::observe::Observer;
 use crate::observe::types::{Info, State};
-use crate::observe::{Observer, prometheus};
-use crate::sched::Change;
 use crate::{Error, Kind, Result};
 
 const JSON: &str = "application/json";
@@ -22,10 +21,6 @@ pub enum Call {
     Info,
     /// GET /v1/stat
     Stat,
-    /// GET /metrics
-    Metrics,
-    /// POST /v1/set
-    Set(Change),
     /// POST /v1/pause
     Pause,
     /// POST /v1/resume
@@ -37,8 +32,8 @@ pub enum Call {
 impl Call {
     /// Finds what a request asks for; the error is the response to it.
     pub fn of(request: &Request) -> std::result::Result<Self, Response> {
-        let get = ["/v1/info", "/v1/stat", "/metrics"];
-        let post = ["/v1/set", "/v1/pause", "/v1/resume", "/v1/stop"];
+        let get = ["/v1/info", "/v1/stat"];
+        let post = ["/v1/pause", "/v1/resume", "/v1/stop"];
         let path = request.path.as_str();
         let wanted = match path {
             _ if get.contains(&path) => "GET",
@@ -56,8 +51,6 @@ impl Call {
         Ok(match path {
             "/v1/info" => Self::Info,
             "/v1/stat" => Self::Stat,
-            "/metrics" => Self::Metrics,
-            "/v1/set" => Self::Set(body(request)?),
             "/v1/pause" => Self::Pause,
             "/v1/resume" => Self::Resume,
             _ => Self::Stop(body(request)?),
@@ -76,29 +69,21 @@ impl Call {
         let live = observer.live();
         match self {
             Self::Info => {}
-            Self::Stat => return json(200, &observer.stat()?),
-            Self::Metrics => {
-                return Ok(Response {
-                    status: 200,
-                    content_type: prometheus::CONTENT_TYPE,
-                    body: prometheus::text(&[observer.stat()?], &[]).into(),
-                });
-            }
-            Self::Set(change) => live.change(&change)?,
+            Self::Stat => return json(200, &observer.stat()),
             Self::Pause => live.pause()?,
             Self::Resume => live.control.resume(),
             Self::Stop(request) => {
                 // Before: a guest that is quick takes its threads with it.
                 let info = Info {
                     state: State::Stopping,
-                    ..observer.info()?
+                    ..observer.info()
                 };
                 let seconds = request.timeout_s.map(|s| Duration::from_secs(s.into()));
                 live.stop(seconds.unwrap_or(live.stop_timeout), End::Stopped);
                 return json(202, &info);
             }
         }
-        json(200, &observer.info()?)
+        json(200, &observer.info())
     }
 }
 
@@ -174,26 +159,11 @@ mod tests {
         assert_eq!(call("POST", "/v1/info", ""), Err(405));
         assert_eq!(call("GET", "/v1/pause", ""), Err(405));
         assert_eq!(call("GET", "/v2/info", ""), Err(404));
-        for bad in [
-            "{\"vcpu-class\": \"best\"}",
-            "{\"vcpu-clas\": \"fair\"}",
-            "{\"cpu-weight\": 0}",
-            "[",
-            "7",
-        ] {
-            assert_eq!(call("POST", "/v1/set", bad), Err(400), "{bad}");
-        }
-        for bad in ["{\"timeout_s\": -1}", "{\"timeout\": 1}"] {
+        for bad in ["{\"timeout_s\": -1}", "{\"timeout\": 1}", "[", "7"] {
             assert_eq!(call("POST", "/v1/stop", bad), Err(400), "{bad}");
         }
-        let set = call(
-            "POST",
-            "/v1/set",
-            "{\"vcpu-class\": \"rr:2\", \"cpu-weight\": 7}",
-        );
-        let Ok(Call::Set(change)) = set else {
-            panic!("{set:?}");
-        };
-        assert_eq!(change.vcpu_class.unwrap().to_string(), "rr:2");
+        // What is done from outside.
+        assert_eq!(call("POST", "/v1/set", ""), Err(404));
+        assert_eq!(call("GET", "/metrics", ""), Err(404));
     }
 }

@@ -1,15 +1,20 @@
 //! `vmm list`, `set`, `pause`, `resume`, `stop`: for machines that run.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use serde_json::{Value, json};
+use vmfirst_host::model::Vm;
+use vmfirst_host::read::Root;
+use vmfirst_host::steer::{Wishes, steer};
 use vmm::api::client::{Answer, Client};
 use vmm::api::types::StopRequest;
 use vmm::config::VmName;
+use vmm::observe::outside;
 use vmm::observe::types::{Info, State};
 use vmm::rundir::RunDir;
-use vmm::sched::Change;
+use vmm::sched::{Change, Class};
 use vmm::{Error, Result};
 
 use super::ended::how;
@@ -32,7 +37,10 @@ Examples:
   Half of a neighbour's share, and at most one CPU (the machine has a --cgroup):
     vmm set web --cpu-weight 50 --cpu-max 100%
 
-What is not given stays. Everything is read back; what is not so is an error.";
+What is not given stays. Everything is read back; when a part fails, all of it is undone. It is
+done from outside, with the rights of who asks: a machine that runs as another user or does not
+answer is changed all the same. What a real-time class has no use for, a slice, is to be given
+again with a fair one.";
 
 /// What `vmm stop --help` ends with.
 pub const STOP_HELP: &str = "\
@@ -85,7 +93,8 @@ fn table(answers: &[Answer<Info>]) -> String {
     );
     for answer in answers {
         let name = answer.name.to_string();
-        let pid = answer.pid.map_or("-".into(), |pid| pid.to_string());
+        let process = answer.process.as_ref();
+        let pid = process.map_or("-".into(), |process| process.pid.to_string());
         text += &format!("{name:<20} {pid:>7} ");
         let Ok(info) = &answer.said else {
             text += "NOT ANSWERING\n";
@@ -97,24 +106,50 @@ fn table(answers: &[Answer<Info>]) -> String {
             State::Stopping => "stopping",
         };
         let mem = format!("{}M", info.mem_bytes >> 20);
-        let class = info.vcpus.first().map_or("", |thread| &thread.class);
-        text += &format!("{state:<8} {:>5} {mem:>8} {class}\n", info.vcpus.len());
+        let vcpus = seen(answer).map(|vm| outside::threads(&vm).0);
+        let count = vcpus.as_ref().map_or("-".into(), |v| v.len().to_string());
+        let class = vcpus.iter().flatten().next().map_or("-", |v| &v.class);
+        text += &format!("{state:<8} {count:>5} {mem:>8} {class}\n");
     }
     text
 }
 
+/// A machine as the kernel shows it; none where it does not.
+fn seen(answer: &Answer<Info>) -> Option<Vm> {
+    outside::vm(&answer.name, answer.process.as_ref()?).ok()
+}
+
+/// What a machine says of itself, with what is seen of it.
 fn to_json(answer: &Answer<Info>) -> Value {
-    match &answer.said {
-        Ok(info) => json!(info),
-        Err(error) => json!({
-            "name": answer.name.to_string(),
-            "pid": answer.pid,
-            "state": "not-answering",
-            "error": error.to_string(),
-            "vcpus": [],
-            "helpers": [],
-        }),
+    let info = match &answer.said {
+        Ok(info) => info,
+        Err(error) => {
+            return json!({
+                "name": answer.name.to_string(),
+                "pid": answer.process.as_ref().map(|process| process.pid),
+                "state": "not-answering",
+                "error": error.to_string(),
+                "vcpus": [],
+                "helpers": [],
+            });
+        }
+    };
+    let mut value = json!(info);
+    let vm = seen(answer);
+    let (vcpus, helpers) = vm.as_ref().map(outside::threads).unwrap_or_default();
+    (value["vcpus"], value["helpers"]) = (json!(vcpus), json!(helpers));
+    let group = vm.and_then(|vm| vm.group(&Root::default()));
+    // Only the group that the kernel says it is in.
+    if let (Some(said), Some(group)) = (&info.cgroup, group)
+        && group.path() == Path::new(&said.path)
+    {
+        for (key, file) in [("cpu_weight", "cpu.weight"), ("cpu_max", "cpu.max")] {
+            if let Ok(text) = group.get(file) {
+                value["cgroup"][key] = json!(text);
+            }
+        }
     }
+    value
 }
 
 /// Says which machines have not answered, and why; returns whether there are such.
@@ -135,31 +170,46 @@ pub struct Set {
 }
 
 impl Set {
-    /// Changes how a machine's threads run.
+    /// Changes how a machine's threads run, from outside: by this user's rights, whatever the
+    /// machine itself may do.
     pub fn run(self, run_dir: &RunDir) -> Result<ExitCode> {
         if self.change == Change::default() {
             return Err(Error::Usage("nothing to set: see vmm set --help".into()));
         }
-        let info: Info = Client::new(run_dir, &self.name).post("/v1/set", &self.change)?;
-        // The machine's own warning is in its log.
-        let io = info.helpers.iter().find(|thread| thread.name == "vmm-io");
-        for (class, thread) in [
-            (self.change.vcpu_class, info.vcpus.first()),
-            (self.change.helper_class, io),
-        ] {
-            if let (Some(class), Some(thread)) = (class, thread)
-                && thread.class != class.to_string()
-            {
-                log::warn!(
-                    "the kernel has no scheduling class {class}: {} runs as {}; \
-                     --vcpu-class-strict would refuse",
-                    thread.name,
-                    thread.class
-                );
+        let process = Client::new(run_dir, &self.name).process()?;
+        let vm = outside::vm(&self.name, &process)?;
+        let strict = self.change.vcpu_class_strict.unwrap_or_default();
+        let mut wishes = self.change.wishes();
+        // One class after the other may be lacking.
+        while let Err(error) = write(&vm, &wishes) {
+            let asked = [&mut wishes.vcpu_class, &mut wishes.io_class];
+            let mut lacking = asked.into_iter().flatten();
+            let lacking = lacking.find(|class| class.is_lacking_by(&error));
+            match lacking {
+                Some(_) if strict => {
+                    return Err(Error::Refused(format!(
+                        "{error}, or leave --vcpu-class-strict away to run as fair"
+                    )));
+                }
+                Some(class) => instead(&self.name, std::mem::take(class)),
+                None => return Err(error.into()),
             }
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+fn write(vm: &Vm, wishes: &Wishes) -> std::result::Result<(), vmfirst_host::Error> {
+    steer(vm, wishes.writes(&Root::default(), vm)?).map(drop)
+}
+
+/// Says that threads get another class than the one that was asked for.
+fn instead(name: &VmName, class: Class) {
+    log::warn!(
+        "the kernel has no scheduling class {class}: threads of {name} run as {}; \
+         --vcpu-class-strict would refuse",
+        Class::default()
+    );
 }
 
 /// The options of `vmm pause` and `vmm resume`.
@@ -196,9 +246,9 @@ impl Stop {
         let timeout_s = self.timeout;
         client.post::<Info>("/v1/stop", &StopRequest { timeout_s })?;
         loop {
-            let mut ended = [PollFd::new(&process, PollFlags::IN)];
+            let mut ended = [PollFd::new(&process.fd, PollFlags::IN)];
             match poll(&mut ended, None) {
-                Ok(1..) => return print(&format!("{} {}\n", self.name, how(&process))),
+                Ok(1..) => return print(&format!("{} {}\n", self.name, how(&process.fd))),
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(Error::system("wait for the machine")(error)),
             }

@@ -9,6 +9,7 @@ use serde_json::json;
 use vmm::Result;
 use vmm::api::client::{Answer, Client};
 use vmm::config::VmName;
+use vmm::observe::outside::Sight;
 use vmm::observe::types::{Stat, VcpuStat};
 use vmm::observe::{prometheus, share};
 use vmm::rundir::RunDir;
@@ -25,13 +26,13 @@ Examples:
     vmm stat web --json
   Which disk fails, which link is full, what the console has lost? Since the start:
     vmm stat web --devices
-  For Prometheus's node_exporter (curl has the same by a machine's socket):
+  For Prometheus's node_exporter:
     vmm stat --prometheus > /var/lib/node_exporter/vmm.prom
-    curl --unix-socket /run/vmfirst/web.sock http://vmm/metrics
 
 Columns: RUN% and DELAY% are the time that the vCPU's thread ran, and that it waited for a
 CPU though it could run, in per cent of the time since the machine's start (with --watch, of
 the interval); WAIT% is the delay's share of both. STEAL% is the delay where the guest can know of it.
+EXITS and what follows take root, or the machine's user where Yama lets it trace.
 What the kernel or the guest does not tell is \"-\". A machine that does not answer has a row
 that says so, and vmm_up 0; without --prometheus the exit status is 1 then.";
 
@@ -62,7 +63,8 @@ pub struct Options {
 impl Options {
     /// Prints statistics. A machine that does not answer keeps nobody else's back.
     pub fn run(self, run_dir: &RunDir) -> Result<ExitCode> {
-        let mut before = self.look(run_dir)?;
+        let mut sight = Sight::default();
+        let mut before = self.look(run_dir, &mut sight)?;
         let silent = tell_silent(&before);
         if self.prometheus {
             let (stats, silent) = apart(&before);
@@ -81,7 +83,7 @@ impl Options {
         let mut intervals = 0;
         while self.count.is_none_or(|count| intervals < count) {
             thread::sleep(Duration::from_secs(seconds.into()));
-            let now = self.look(run_dir)?;
+            let now = self.look(run_dir, &mut sight)?;
             self.print(&now, &before)?;
             before = now;
             intervals += 1;
@@ -90,12 +92,15 @@ impl Options {
     }
 
     /// Of machines that were named all must run; of the others those that do.
-    fn look(&self, run_dir: &RunDir) -> Result<Vec<Answer<Stat>>> {
-        if self.names.is_empty() {
-            return Ok(Client::get_all(&Client::all(run_dir)?, "/v1/stat"));
-        }
-        let clients = self.names.iter().map(|name| Client::new(run_dir, name));
-        let answers = Client::get_all(&clients.collect::<Vec<_>>(), "/v1/stat");
+    fn look(&self, run_dir: &RunDir, sight: &mut Sight) -> Result<Vec<Answer<Stat>>> {
+        let clients = match self.names.is_empty() {
+            true => Client::all(run_dir)?,
+            false => {
+                let names = self.names.iter();
+                names.map(|name| Client::new(run_dir, name)).collect()
+            }
+        };
+        let answers = sight.look(Client::get_all(&clients, "/v1/stat"));
         let mut names = self.names.iter();
         match names.find(|name| answers.iter().all(|answer| answer.name != **name)) {
             Some(gone) => Err(Client::new(run_dir, gone).gone()),

@@ -4,13 +4,11 @@
 //! message can say which one is wrong.
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::num::NonZeroU8;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use serde::de::Visitor;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::console::{ConsoleArg, LogLimit};
 use crate::layout::CMDLINE_MAX;
@@ -22,38 +20,7 @@ const NAME_MAX: usize = 64;
 /// Longest text that tells that a guest has started, in bytes.
 const LAUNCH_TEXT_MAX: usize = 256;
 
-/// Reads a value from a string. In a visitor of its own, so that an error gets the line.
-struct FromText<T>(PhantomData<T>);
-
-impl<T: FromStr<Err: fmt::Display>> Visitor<'_> for FromText<T> {
-    type Value = T;
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("a string")
-    }
-
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
-        text.parse().map_err(E::custom)
-    }
-}
-
-/// In a file a value is written as on the command line.
-macro_rules! as_text {
-    ($($type:ty),*) => {$(
-        impl Serialize for $type {
-            fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-                to.collect_str(self)
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $type {
-            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-                from.deserialize_str(FromText(PhantomData))
-            }
-        }
-    )*};
-}
-as_text!(
+vmfirst_host::as_text!(
     Cmdline, ConsoleArg, LaunchText, LogLimit, NetArg, Size, VmName, VsockArg
 );
 

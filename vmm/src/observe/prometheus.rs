@@ -5,9 +5,6 @@ use std::fmt::Write;
 
 use super::types::{Stat, ThreadStat, VcpuStat};
 
-/// The text's type for HTTP.
-pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-
 /// The value of a vCPU, and labels beside machine and vCPU; none or several.
 type Values<'a> = Vec<(String, f64)>;
 

@@ -1,4 +1,5 @@
-//! What is said of a machine: docs/vmm-api.json describes each of them.
+//! What is said of a machine: what it says itself is in docs/vmm-api.json, the rest is seen
+//! from outside.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +21,7 @@ pub enum State {
     Stopping,
 }
 
-/// A machine and its threads.
+/// A machine, as it says itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Info {
     /// Its name.
@@ -42,10 +43,15 @@ pub struct Info {
     /// Its control group, if it has one of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<CgroupInfo>,
-    /// The vCPUs' threads, in order.
-    pub vcpus: Vec<ThreadInfo>,
-    /// All other threads.
-    pub helpers: Vec<ThreadInfo>,
+}
+
+/// What only the machine itself can count.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnStat {
+    /// Whether the guest can know of the time that is taken from it.
+    pub steal_time: bool,
+    /// The devices, the console first.
+    pub devices: Vec<DeviceStat>,
 }
 
 /// A control group.
@@ -55,12 +61,6 @@ pub struct CgroupInfo {
     pub path: String,
     /// How it is divided.
     pub layout: Layout,
-    /// cpu.weight; absent without the CPU controller.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cpu_weight: Option<String>,
-    /// cpu.max: quota and period in us.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cpu_max: Option<String>,
 }
 
 /// How a thread is to run.
@@ -89,8 +89,7 @@ pub struct Stat {
     pub vcpus: Vec<VcpuStat>,
     /// All other threads.
     pub helpers: Vec<ThreadStat>,
-    /// The devices, the console first; none where an older vmm answers.
-    #[serde(default)]
+    /// The devices, the console first.
     pub devices: Vec<DeviceStat>,
 }
 

@@ -72,7 +72,7 @@ impl Crew {
         let mut events = event_loop(&self.live.ender)?;
         events.add_subscriber(Box::new(server));
         self.has_api = true;
-        self.start_loop("vmm-api", Role::Steer, events)
+        self.start_loop("vmm-api", Role::Api, events)
     }
 
     fn start_loop(&mut self, name: &str, role: Role, mut events: Loop) -> Result<()> {

@@ -9,7 +9,7 @@ use super::control::Control;
 use crate::config::SchedConfig;
 use crate::devices::power::PowerButton;
 use crate::exit::{End, Ender};
-use crate::sched::{Change, Placement, Threads};
+use crate::sched::{Placement, Threads};
 use crate::{Error, Result};
 
 /// A stop under way.
@@ -74,11 +74,6 @@ impl Live {
             return Err(Error::Gone("the machine is being stopped".into()));
         }
         self.control.pause()
-    }
-
-    /// Changes how the threads run.
-    pub fn change(&self, change: &Change) -> Result<()> {
-        self.placement().change(change)
     }
 
     /// The guest has started: the launch class ends. What fails then is told; the

@@ -71,7 +71,7 @@ impl Files {
     pub fn restrict(&self, role: Role) -> Result<()> {
         let rules = match role {
             Role::Steer | Role::Main => &self.steer,
-            Role::Vcpu | Role::Io | Role::IoStreams => &self.others,
+            Role::Vcpu | Role::Io | Role::IoStreams | Role::Api => &self.others,
         };
         let rules = rules
             .try_clone()

@@ -171,8 +171,9 @@ fn main() -> Vec<Allow> {
     calls
 }
 
-/// The main thread or `vmm-api` where machines are steered: threads' classes and CPUs,
-/// statistics, the files of control groups, the socket; files are never made.
+/// The main thread of a machine with a name, a control group or a launch class: the class of
+/// vCPUs when the guest has started, the files of control groups, the socket; files are never
+/// made.
 fn steer() -> Vec<Allow> {
     let no_creation = (libc::O_CREAT | libc::O_TMPFILE) & !libc::O_DIRECTORY;
     let mut calls = main();
@@ -183,21 +184,21 @@ fn steer() -> Vec<Allow> {
             SYS_newfstatat,
             SYS_statx,
             SYS_lseek,
-            SYS_pread64,
             SYS_getdents64,
-            SYS_unlinkat,
             SYS_rmdir,
             SYS_getpriority,
             SYS_sched_getattr,
             SYS_sched_setattr,
-            SYS_sched_setaffinity,
-            SYS_accept4,
-            SYS_recvfrom,
-            SYS_timerfd_settime,
-            SYS_shutdown,
         ]
         .map(any),
     );
+    calls
+}
+
+/// `vmm-api`: clients.
+fn api() -> Vec<Allow> {
+    let mut calls = events();
+    calls.extend([SYS_accept4, SYS_recvfrom, SYS_timerfd_settime, SYS_shutdown].map(any));
     calls
 }
 
@@ -210,6 +211,7 @@ fn calls(role: Role) -> Vec<Allow> {
         Role::IoStreams => io_streams(),
         Role::Main => main(),
         Role::Steer => steer(),
+        Role::Api => api(),
     });
     calls
 }

@@ -41,18 +41,20 @@ pub enum Role {
     IoStreams,
     /// Waits for signals and for the end.
     Main,
-    /// The same, or answers the API: it may look at threads and move them, and remove
-    /// files of the machine's.
+    /// The same, and moves threads, and removes files of the machine's.
     Steer,
+    /// Answers the API.
+    Api,
 }
 
 impl Role {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Vcpu,
         Self::Io,
         Self::IoStreams,
         Self::Main,
         Self::Steer,
+        Self::Api,
     ];
 }
 

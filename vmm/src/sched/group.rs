@@ -192,12 +192,6 @@ impl Group {
     pub fn layout(&self) -> Layout {
         self.layout
     }
-
-    /// The group's share and limit as the kernel has them; none without the controller.
-    pub fn shares(&self) -> (Option<String>, Option<String>) {
-        let read = |file: &str| self.cgroup().get(file).ok();
-        (read("cpu.weight"), read("cpu.max"))
-    }
 }
 
 impl Drop for Group {

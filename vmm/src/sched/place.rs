@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use vmfirst_host::act::cookie::{self, Scope};
+use vmfirst_host::steer::Wishes;
 
 use super::{Affinity, Class, CpuMax, CpuWeight, Group, Slice, Tid, Uclamp};
 use crate::{Error, Result};
@@ -98,7 +99,7 @@ fn isolate(threads: &Threads, asked: Option<CoreSched>) -> Result<()> {
     }
 }
 
-/// What may be changed while a machine runs: the body of the API's `set`.
+/// What a machine is given at its start, and what may be changed from outside while it runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Change {
@@ -147,9 +148,10 @@ pub struct Placement {
     group: Option<Group>,
     /// The vCPUs' class once the guest has started.
     class: Class,
-    /// Whether a class that the kernel lacks is an error unless a change says otherwise.
+    /// Whether a class that the kernel lacks is an error.
     strict: bool,
-    launching: bool,
+    /// The vCPUs' class while the guest starts.
+    launching: Option<Class>,
     /// The vCPUs' slice, where their class has slices.
     slice: Option<Slice>,
     /// Classes that the kernel lacks, of which the user has been warned.
@@ -179,79 +181,68 @@ impl Placement {
         if let Some(group) = &self.group {
             group.divide(&self.threads)?;
         }
-        self.change(first)?;
+        self.first(first)?;
         if let Some(launch) = launch {
             let given = give(launch.class, &self.threads.vcpus, self.strict)?;
             self.warn(launch.class, given);
-            self.launching = true;
+            self.launching = Some(given);
         }
         Ok(())
     }
 
-    /// The guest has started: its vCPUs get their class, unless that was done already.
-    /// Where they may not have it any more they get fair: never does the launch class stay.
+    /// The guest has started: its vCPUs get their class, those that have not been given
+    /// another from outside meanwhile. Where they may not have it any more they get fair: never
+    /// does the launch class stay.
     pub fn started(&mut self) -> Result<()> {
-        if std::mem::take(&mut self.launching) {
-            if let Err(error) = give(self.class, &self.threads.vcpus, self.strict) {
-                log::error!("{error}; the vCPUs run as fair");
-                self.class = give(Class::Fair, &self.threads.vcpus, true)?;
-            }
-            if has_slices(self.class) {
-                self.slice()?;
-            }
+        let Some(launch) = self.launching.take() else {
+            return Ok(());
+        };
+        let launch = launch.to_string();
+        let has_it = |tid: &Tid| Class::of(*tid).is_ok_and(|class| class == launch);
+        let vcpus = self.threads.vcpus.iter().copied().filter(has_it);
+        let vcpus: Vec<Tid> = vcpus.collect();
+        if let Err(error) = give(self.class, &vcpus, self.strict) {
+            log::error!("{error}; the vCPUs run as fair");
+            self.class = give(Class::Fair, &vcpus, true)?;
         }
-        Ok(())
+        match self.slice.filter(|_| has_slices(self.class)) {
+            Some(slice) => Ok(vcpus.iter().try_for_each(|&tid| slice.give(tid))?),
+            None => Ok(()),
+        }
     }
 
     /// Whether the guest starts still, in a class of its own.
     pub fn launching(&self) -> bool {
-        self.launching
+        self.launching.is_some()
     }
 
-    /// Changes what is given. An error leaves what came before it in the order clamps, group,
-    /// CPUs, classes, slice changed.
-    pub fn change(&mut self, change: &Change) -> Result<()> {
-        self.clamp(change)?;
-        let strict = change.vcpu_class_strict.unwrap_or(self.strict);
-        if change.cpu_weight.is_some() || change.cpu_max.is_some() {
-            let group = self.group.as_ref().ok_or_else(no_group)?;
-            change.cpu_weight.map_or(Ok(()), |w| group.set_weight(w))?;
-            change.cpu_max.map_or(Ok(()), |max| group.set_max(max))?;
+    /// Clamps, group, CPUs, classes, slice.
+    fn first(&mut self, first: &Change) -> Result<()> {
+        let vcpus = &self.threads.vcpus;
+        if let Some(clamps) = first.vcpu_uclamp {
+            vcpus.iter().try_for_each(|&tid| clamps.give(tid))?;
         }
-        if let Some(affinity) = &change.vcpu_affinity {
-            affinity.give(&self.threads.vcpus)?;
+        if let Some(group) = &self.group {
+            first.cpu_weight.map_or(Ok(()), |w| group.set_weight(w))?;
+            first.cpu_max.map_or(Ok(()), |max| group.set_max(max))?;
         }
-        if let Some(class) = change.helper_class {
-            let given = give(class, &[self.threads.io], strict)?;
+        if let Some(affinity) = &first.vcpu_affinity {
+            affinity.give(vcpus)?;
+        }
+        if let Some(class) = first.helper_class {
+            let given = give(class, &[self.threads.io], self.strict)?;
             self.warn(class, given);
         }
-        if let Some(class) = change.vcpu_class {
-            self.class = give(class, &self.threads.vcpus, strict)?;
+        if let Some(class) = first.vcpu_class {
+            self.class = give(class, &self.threads.vcpus, self.strict)?;
             self.warn(class, self.class);
-            self.launching = false;
         }
-        self.slice = change.vcpu_slice.or(self.slice);
-        if change.vcpu_slice.is_some() || change.vcpu_class.is_some() && has_slices(self.class) {
-            self.slice()?;
+        self.slice = first.vcpu_slice;
+        let mut vcpus = self.threads.vcpus.iter();
+        match self.slice {
+            Some(slice) => Ok(vcpus.try_for_each(|&tid| slice.give(tid))?),
+            None => Ok(()),
         }
-        Ok(())
-    }
-
-    fn clamp(&self, change: &Change) -> Result<()> {
-        let mut vcpus = self.threads.vcpus.iter();
-        let clamp = change.vcpu_uclamp;
-        clamp.map_or(Ok(()), |clamp| {
-            Ok(vcpus.try_for_each(|&tid| clamp.give(tid))?)
-        })
-    }
-
-    /// Gives the vCPUs their slice: with a new class they have the host's.
-    fn slice(&self) -> Result<()> {
-        let mut vcpus = self.threads.vcpus.iter();
-        let slice = self.slice;
-        slice.map_or(Ok(()), |slice| {
-            Ok(vcpus.try_for_each(|&tid| slice.give(tid))?)
-        })
     }
 
     /// Says once that threads have not got the class that was asked for.
@@ -266,14 +257,25 @@ impl Placement {
         );
     }
 
-    /// The threads.
-    pub fn threads(&self) -> &Threads {
-        &self.threads
-    }
-
     /// The control group, if the machine has one of its own.
     pub fn group(&self) -> Option<&Group> {
         self.group.as_ref()
+    }
+}
+
+impl Change {
+    /// The same for any VM's threads.
+    pub fn wishes(&self) -> Wishes {
+        Wishes {
+            vcpu_class: self.vcpu_class,
+            io_class: self.helper_class,
+            vcpu_slice: self.vcpu_slice,
+            vcpu_uclamp: self.vcpu_uclamp,
+            vcpu_affinity: self.vcpu_affinity.clone(),
+            cpu_weight: self.cpu_weight,
+            cpu_max: self.cpu_max,
+            ..Wishes::default()
+        }
     }
 }
 
@@ -294,11 +296,4 @@ fn give(class: Class, threads: &[Tid], strict: bool) -> Result<Class> {
 
 fn has_slices(class: Class) -> bool {
     matches!(class, Class::Fair | Class::Batch | Class::Idle)
-}
-
-fn no_group() -> Error {
-    Error::Usage(
-        "--cpu-weight and --cpu-max are of the machine's control group: start it with --cgroup"
-            .into(),
-    )
 }

@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::{NamedTempFile, TempDir};
 use vmm::api::client::Client;
 use vmm::api::types::StopRequest;
-use vmm::observe::types::{Info, Stat};
+use vmm::observe::types::{Info, OwnStat};
 use vmm::rundir::RunDir;
 
 #[path = "../run/payload.rs"]
@@ -267,7 +267,7 @@ fn a_machine_that_is_asked_hundreds_of_times_does_not_grow() {
     let client = place.client();
     let ask = |times: usize| {
         for _ in 0..times {
-            client.get::<Stat>("/v1/stat").unwrap();
+            client.get::<OwnStat>("/v1/stat").unwrap();
             client.post::<Info>("/v1/pause", &()).unwrap();
             client.post::<Info>("/v1/resume", &()).unwrap();
             // One that says nothing and goes.

@@ -31,14 +31,13 @@ fn machines(answers: &[(&str, Option<&'static str>)]) -> (TempDir, Vec<Client>) 
     (folder, clients)
 }
 
-const STAT: &str = "{\"name\": \"victim\", \"pid\": 1, \"uptime_ns\": 1, \"vcpus\": [], \
-    \"helpers\": [{\"tid\": 1, \"name\": \"\\u001b[2Jx\\u009b\", \"cpu\": 0, \"class\": \"fair\", \
-    \"run_ns\": 0, \"delay_ns\": 0, \"delay_share\": 0.0}]}";
+const INFO: &str = "{\"name\": \"victim\", \"pid\": 1, \"version\": \"\\u001b[2Jx\\u009b\", \
+    \"state\": \"running\", \"launching\": false, \"uptime_ms\": 1, \"mem_bytes\": 1, \"pv\": \"all\"}";
 
 #[test]
 fn one_that_is_silent_keeps_nobody_elses_answer_back() {
-    let (_folder, clients) = machines(&[("a", Some(STAT)), ("b", None), ("c", Some(STAT))]);
-    let answers = Client::get_all::<Stat>(&clients, "/v1/stat");
+    let (_folder, clients) = machines(&[("a", Some(INFO)), ("b", None), ("c", Some(INFO))]);
+    let answers = Client::get_all::<Info>(&clients, "/v1/info");
     let names: Vec<_> = answers.iter().map(|a| a.name.to_string()).collect();
     assert_eq!(names, ["a", "b", "c"]);
     let said: Vec<_> = answers.iter().map(|a| a.said.is_ok()).collect();
@@ -46,15 +45,17 @@ fn one_that_is_silent_keeps_nobody_elses_answer_back() {
     let error = answers[1].said.as_ref().unwrap_err().to_string();
     assert!(error.contains("machine b does not answer"), "{error}");
     // The kernel tells who is silent.
-    assert_eq!(answers[1].pid, Some(std::process::id()));
+    let process = answers[1].process.as_ref().unwrap();
+    assert_eq!(process.pid, std::process::id());
+    assert!(!process.has_ended());
 }
 
 #[test]
 fn who_a_machine_is_it_does_not_say_itself() {
-    let (_folder, clients) = machines(&[("liar", Some(STAT))]);
-    let stat: Stat = clients[0].get("/v1/stat").unwrap();
-    assert_eq!((&*stat.name, stat.pid), ("liar", std::process::id()));
-    assert_eq!(stat.helpers[0].name, "\\u{1b}[2Jx\\u{9b}");
+    let (_folder, clients) = machines(&[("liar", Some(INFO))]);
+    let info: Info = clients[0].get("/v1/info").unwrap();
+    assert_eq!((&*info.name, info.pid), ("liar", std::process::id()));
+    assert_eq!(info.version, "\\u{1b}[2Jx\\u{9b}");
 }
 
 #[test]
@@ -62,7 +63,7 @@ fn what_is_no_answer_is_an_error_and_not_the_end() {
     let strange = ["{}", "[", "\u{1b}[2J", ""];
     for text in strange {
         let (_folder, clients) = machines(&[("odd", Some(text))]);
-        let error = clients[0].get::<Stat>("/v1/stat").unwrap_err().to_string();
+        let error = clients[0].get::<Info>("/v1/info").unwrap_err().to_string();
         assert!(error.contains("odd answers what"), "{error}");
         assert!(!error.contains(char::is_control), "{error}");
     }
@@ -70,13 +71,13 @@ fn what_is_no_answer_is_an_error_and_not_the_end() {
 
 #[test]
 fn a_machine_that_is_gone_has_no_answer() {
-    let (folder, mut clients) = machines(&[("here", Some(STAT))]);
+    let (folder, mut clients) = machines(&[("here", Some(INFO))]);
     clients.push(Client::new(
         &RunDir::new(folder.path()),
         &"gone".parse().unwrap(),
     ));
-    let answers = Client::get_all::<Stat>(&clients, "/v1/stat");
+    let answers = Client::get_all::<Info>(&clients, "/v1/info");
     assert_eq!(answers.len(), 1);
-    let gone = clients[1].get::<Stat>("/v1/stat").unwrap_err();
+    let gone = clients[1].get::<Info>("/v1/info").unwrap_err();
     assert_eq!(gone.kind(), crate::Kind::Gone);
 }
