@@ -119,6 +119,35 @@ fn class_slice_and_cpus_are_set_from_outside() {
     assert_eq!(json[0]["tasks"][1]["cpus"], "0");
 }
 
+/// KVM's counters of each vCPU, with no debugfs: by the files that the process has open.
+#[test]
+fn counters_of_single_vcpus_are_told_where_a_vmm_has_them_open() {
+    let own = ["vcpu0", "vcpu1", "--", "statistics"];
+    for (names, told) in [(&own[..], true), (&own[..2], false)] {
+        let Some(machine) = Machine::start(&machine(), names, None) else {
+            return;
+        };
+        let words = ["stat", "--watch=1", "--count", "2", "--json", "--histogram"];
+        let output = vmfirst(&[&words[..], &[&machine.pid()]].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(text.lines().count(), 2, "{text}");
+        let json: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        let vm = &json["vms"][0];
+        let vcpus = vm["vcpus"].as_array().unwrap();
+        assert_eq!(vcpus.len(), 2, "{json}");
+        for vcpu in vcpus {
+            // None of them has run a guest.
+            let exits = vcpu["kvm_per_second"]["exits"].as_f64();
+            assert_eq!(exits, told.then_some(0.0), "{json}");
+            assert_eq!(vcpu["wait_turns"].as_array().unwrap().len(), 11, "{json}");
+        }
+        if told {
+            assert_eq!(vm["kvm_per_second"]["exits"], 0.0, "{json}");
+        }
+    }
+}
+
 /// A thread's CPUs and class were set when the group's file turned out to be out of reach.
 #[test]
 fn when_a_part_fails_nothing_is_changed() {

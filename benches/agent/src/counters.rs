@@ -7,29 +7,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use crate::third::ThirdParty;
+use vmfirst_host::read::KVM_COUNTERS;
 
-/// KVM's statistics that are kept, as in Documentation/virt/kvm/directed-yield.rst.
-const KVM: &[&str] = &[
-    "directed_yield_attempted",
-    "directed_yield_successful",
-    "exits",
-    "halt_exits",
-    "spin_exits",
-    "spin_ns",
-    "spin_served",
-    "yield_attempts",
-    "yield_hits_answer",
-    "yield_hits_ipi",
-    "yield_hits_irq",
-    "yield_hits_irqs_off",
-    "yield_hits_kernel",
-    "yield_hits_relaxed",
-    "yield_same_cpu",
-    "yield_other_cpu",
-    "yield_to_run_count",
-    "yield_to_run_ns",
-];
+use crate::third::ThirdParty;
 
 /// Labels in /proc/<pid>/task/<tid>/sched of what is kept, and its names here.
 const SCHED: &[(&str, &str)] = &[
@@ -83,10 +63,10 @@ fn kvm(debugfs: &Path, pid: u32) -> Counters {
     let folders = fs::read_dir(debugfs).into_iter().flatten().flatten();
     let mut sum = Counters::new();
     for folder in folders.filter(|f| f.file_name().to_string_lossy().starts_with(&prefix)) {
-        for name in KVM {
+        for name in KVM_COUNTERS {
             let text = fs::read_to_string(folder.path().join(name)).unwrap_or_default();
             if let Ok(count) = text.trim().parse() {
-                add(&mut sum, Counters::from([((*name).into(), count)]));
+                add(&mut sum, Counters::from([(name.into(), count)]));
             }
         }
     }

@@ -1,5 +1,6 @@
 //! `vmfirst stat`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -8,8 +9,10 @@ use serde_json::json;
 
 use super::{choose, cut, print, prometheus, warn};
 use crate::Result;
-use crate::model::{Finder, HostRates, Sample, Sampler, Vm, VmRates, rates, shown};
-use crate::read::{self, Root};
+use crate::model::{
+    BOUNDS_US, Finder, Histogram, HostRates, Sample, Sampler, Vm, VmRates, rates, shown,
+};
+use crate::read::{self, Counted, HITS, Root};
 
 /// What `vmfirst stat --help` ends with.
 pub const HELP: &str = "\
@@ -17,14 +20,20 @@ Examples:
   vmfirst stat                    one second of all VMs
   vmfirst stat --watch=5 web      every five seconds
   vmfirst stat --json | jq '.vms[] | select(.ready_percent > 5)'
+  vmfirst stat --watch --histogram web    how long its vCPUs wait for their turns
   vmfirst stat --prometheus       counters since the start, for a scraper
 
 READY% is the share of the time in which a vCPU could have run and had no CPU: run delay,
 what others call CPU ready, and what its guest sees as steal time. Under 5 % is fine; from
 5 % on a row has the mark \"!\", from 10 % on \"!!\". WAIT us is how long a vCPU waited for a turn.
-HALTS, SPINS and YIELDS are of the whole VM, a second: spins are pause-loop exits (on a stock
-kernel only the yields are told: to a vCPU that waited, tried and done), HITS are vCPUs that
-a yield let run. THROT% is the share of cpu.max's periods in which the VM ran out of quota.
+HALTS, SPINS, YIELDS and HITS are a second: spins are pause-loop exits (a stock kernel tells only
+the yields: to a vCPU that waited, tried and done), HITS are vCPUs that a yield let run, with
+vmfirst's kernel series also by why they were chosen. They are told of the VM by KVM's debugfs
+(root, no lockdown), and of each vCPU where its VMM keeps KVM's statistics files open: vmm, and
+QEMU from 8.1 on. THROT% is the share of cpu.max's periods in which the VM or a vCPU of it ran out
+of quota. \"-\" is what this kernel does not tell. The guest sees READY% as steal time.
+--histogram counts turns by how long they were waited for: the kernel tells sums, so all turns of
+a vCPU in an interval count with their mean; short intervals show more.
 The first line has the CPUs' idle time beside the time that vCPUs waited: both at once is a
 matter of placement, not of too few CPUs.";
 
@@ -50,11 +59,14 @@ pub struct Options {
     /// End after so many intervals
     #[arg(long, value_name = "NUMBER", requires = "watch")]
     count: Option<u64>,
-    /// Print JSON, one object an interval
+    /// Show how long vCPUs waited for their turns instead: shares by powers of four
+    #[arg(long)]
+    histogram: bool,
+    /// Print JSON, one object an interval; with --histogram that, too
     #[arg(long)]
     json: bool,
     /// Print counters since the start in Prometheus's text format
-    #[arg(long, conflicts_with_all = ["json", "watch"])]
+    #[arg(long, conflicts_with_all = ["json", "watch", "histogram"])]
     prometheus: bool,
 }
 
@@ -74,9 +86,13 @@ impl Options {
         for _ in 0..intervals {
             sleep(interval);
             let (host, rates) = watch.step();
-            print(&match self.json {
-                true => format!("{}\n", super::json(&object(&watch.vms, &host, &rates))?),
-                false => table(&watch.vms, &host, &rates, watch.cpus),
+            print(&match (self.json, self.histogram) {
+                (true, _) => {
+                    let object = object(&watch, &host, &rates, self.histogram);
+                    format!("{}\n", super::json(&object)?)
+                }
+                (false, true) => histograms(&watch),
+                (false, false) => table(&watch.vms, &host, &rates, watch.cpus),
             })?;
             watch.refresh();
         }
@@ -92,6 +108,8 @@ pub struct Watch {
     before: Sample,
     looks: u64,
     interval: Duration,
+    /// How long each vCPU's thread waited for its turns, by id and start.
+    waits: BTreeMap<(i32, u64), Histogram>,
     /// The VMs.
     pub vms: Vec<Vm>,
     /// How many CPUs are online.
@@ -114,6 +132,7 @@ impl Watch {
             sampler,
             looks: 0,
             interval,
+            waits: BTreeMap::new(),
             vms,
         })
     }
@@ -124,10 +143,34 @@ impl Watch {
         let found = rates(&self.vms, &self.before, &after, self.cpus);
         self.before = after;
         self.looks += 1;
+        self.count_waits(&found.1);
         if self.interval > HOLD {
             self.sampler.let_go();
         }
         found
+    }
+
+    fn count_waits(&mut self, rates: &[VmRates]) {
+        for (vm, rates) in self.vms.iter().zip(rates) {
+            for (_, task) in vm.vcpu_tasks() {
+                if let Some(times) = rates.tasks.get(&task.tid) {
+                    let turns = (times.turns * rates.seconds).round() as u64;
+                    let waits = self.waits.entry((task.tid, task.start)).or_default();
+                    waits.add(times.wait_us, turns);
+                }
+            }
+        }
+    }
+
+    /// How long all of a VM's vCPUs waited for their turns since the first look.
+    fn waits(&self, vm: &Vm) -> Histogram {
+        let mut sum = Histogram::default();
+        for (_, task) in vm.vcpu_tasks() {
+            if let Some(waits) = self.waits.get(&(task.tid, task.start)) {
+                sum.merge(waits);
+            }
+        }
+        sum
     }
 
     /// Looks for VMs that are new or have ended: before the next interval begins.
@@ -145,7 +188,10 @@ impl Watch {
             .filter(|vm| self.names.is_empty() || named(vm))
             .cloned()
             .collect();
-        self.before = self.sampler.look(&self.vms);
+        let tasks = self.vms.iter().flat_map(Vm::vcpu_tasks);
+        let there: BTreeSet<_> = tasks.map(|(_, task)| (task.tid, task.start)).collect();
+        self.waits.retain(|key, _| there.contains(key));
+        // What is new has rates from the next interval but one on.
     }
 }
 
@@ -177,54 +223,147 @@ pub fn headline(host: &HostRates, cpus: usize) -> String {
         true => "; CPUs idle beside waiting vCPUs: see CPUS in vmfirst list",
         false => "",
     };
+    // A host that is a VM itself has less than it seems.
+    let steal = match host.steal_cpus >= 0.01 {
+        true => format!(", {:.2} stolen", host.steal_cpus),
+        false => String::new(),
+    };
     format!(
-        "{cpus} CPUs, {:.2} idle; vCPUs waited for {:.2}; pressure {pressure}{note}\n",
+        "{cpus} CPUs, {:.2} idle{steal}; vCPUs waited for {:.2}; pressure {pressure}{note}\n",
         host.idle_cpus, host.waiting_vcpus
     )
 }
 
-fn object(vms: &[Vm], host: &HostRates, rates: &[VmRates]) -> serde_json::Value {
-    let all = vms.iter().zip(rates).map(|(vm, rates)| {
+fn object(
+    watch: &Watch,
+    host: &HostRates,
+    rates: &[VmRates],
+    histogram: bool,
+) -> serde_json::Value {
+    let all = watch.vms.iter().zip(rates).map(|(vm, rates)| {
         let (mean, worst) = ready(vm, rates);
         let vcpus = vm.vcpu_tasks().map(|(number, task)| {
             let mut value = json!(rates.tasks.get(&task.tid));
             value["vcpu"] = json!(number);
             value["tid"] = json!(task.tid);
+            let kvm = of_vcpu(rates, number);
+            if !kvm.is_empty() {
+                value["kvm_per_second"] = json!(kvm);
+            }
+            if histogram {
+                value["wait_turns"] = json!(watch.waits.get(&(task.tid, task.start)));
+            }
             value
         });
-        json!({
+        let mut value = json!({
             "name": vm.name, "pid": vm.pid, "vmm": vm.vmm,
             "ready_percent": mean, "ready_percent_worst": worst,
             "vcpus": vcpus.collect::<Vec<_>>(),
             "kvm_per_second": rates.kvm,
             "throttled_percent": rates.throttled_percent,
             "throttled_usec_per_second": rates.throttled_usec,
-        })
+        });
+        if histogram {
+            value["wait_turns"] = json!(watch.waits(vm));
+        }
+        value
     });
-    json!({ "host": host, "vms": all.collect::<Vec<_>>() })
+    let mut value = json!({ "host": host, "vms": all.collect::<Vec<_>>() });
+    if histogram {
+        value["wait_turns_below_us"] = json!(BOUNDS_US);
+    }
+    value
 }
 
-/// A counter of KVM's, a second.
-pub fn per_second(rates: &VmRates, names: &[&str]) -> String {
-    let found: Vec<f64> = names
-        .iter()
-        .filter_map(|name| rates.kvm.get(name))
-        .collect();
-    match found.is_empty() {
-        true => "-".into(),
-        false => format!("{:.0}", found.iter().sum::<f64>()),
+/// The sum of some of KVM's counters; none where the kernel has none of them.
+pub fn sum(kvm: &Counted<f64>, names: &[&str]) -> Option<f64> {
+    let found = names.iter().filter_map(|name| kvm.get(name));
+    found.reduce(|a, b| a + b)
+}
+
+/// The same as it is printed.
+pub fn per_second(kvm: &Counted<f64>, names: &[&str]) -> String {
+    sum(kvm, names).map_or("-".into(), |sum| format!("{sum:.0}"))
+}
+
+/// What KVM counts of yields to vCPUs that wait, on a stock kernel.
+pub const YIELDS: &[&str] = &["directed_yield_attempted"];
+
+/// How often a spinning vCPU's CPU was offered to another.
+pub fn yields(kvm: &Counted<f64>) -> String {
+    match per_second(kvm, &["yield_attempts"]).as_str() {
+        "-" => per_second(kvm, YIELDS),
+        yields => yields.into(),
     }
 }
 
-/// The counters whose sum is the vCPUs that a yield let run.
-pub const HITS: &[&str] = &[
-    "yield_hits_answer",
-    "yield_hits_ipi",
-    "yield_hits_irq",
-    "yield_hits_irqs_off",
-    "yield_hits_kernel",
-    "yield_hits_relaxed",
-];
+/// How often a yield let one run.
+fn hits(kvm: &Counted<f64>) -> String {
+    let hits = kvm.iter().filter(|(name, _)| name.starts_with(HITS));
+    let sum = hits.map(|(_, hits)| hits).reduce(|a, b| a + b);
+    sum.map_or_else(
+        || per_second(kvm, &["directed_yield_successful"]),
+        |sum| format!("{sum:.0}"),
+    )
+}
+
+/// Whom yields let run: why the kernel chose them.
+fn whom(kvm: &Counted<f64>) -> Option<String> {
+    let hits = kvm.iter().filter_map(|(name, hits)| {
+        let reason = name.strip_prefix(HITS)?;
+        (hits > 0.0).then(|| format!("{reason} {hits:.0}"))
+    });
+    let hits: Vec<_> = hits.collect();
+    (!hits.is_empty()).then(|| format!("     hits a second by reason: {}\n", hits.join(", ")))
+}
+
+/// KVM's counters of a single vCPU, where they are told.
+fn of_vcpu(rates: &VmRates, number: u32) -> Counted<f64> {
+    let mut vcpus = rates.vcpus.iter();
+    vcpus
+        .find(|(vcpu, _)| *vcpu == number)
+        .map(|(_, kvm)| *kvm)
+        .unwrap_or_default()
+}
+
+fn counters(kvm: &Counted<f64>) -> String {
+    format!(
+        "{:>7} {:>7} {:>7} {:>7}",
+        per_second(kvm, &["halt_exits"]),
+        per_second(kvm, &["spin_exits"]),
+        yields(kvm),
+        hits(kvm)
+    )
+}
+
+/// The shares of turns by how long was waited for them, 80 columns wide.
+fn histograms(watch: &Watch) -> String {
+    let mut text =
+        "% of turns by the wait for them since the start; an interval's by their mean:\n"
+            .to_string();
+    let bounds = [
+        "<1us", "<4us", "<16us", "<64us", "<256us", "<1ms", "<4ms", "<16ms", "<65ms", "<.26s",
+        "more",
+    ];
+    let head: String = bounds.iter().map(|bound| format!("{bound:>6}")).collect();
+    text += &format!("{:<10}{:>4}{head}\n", "NAME", "VCPU");
+    let mut row = |name: &str, vcpu: &str, histogram: &Histogram| {
+        let Some(percent) = histogram.percent() else {
+            return;
+        };
+        let cells: String = percent.iter().map(|p| format!("{p:>6.1}")).collect();
+        text += &format!("{:<10}{vcpu:>4}{cells}\n", cut(name, 9));
+    };
+    for vm in &watch.vms {
+        row(&shown(&vm.name), "all", &watch.waits(vm));
+        for (number, task) in vm.vcpu_tasks() {
+            if let Some(histogram) = watch.waits.get(&(task.tid, task.start)) {
+                row("", &number.to_string(), histogram);
+            }
+        }
+    }
+    text
+}
 
 fn table(vms: &[Vm], host: &HostRates, rates: &[VmRates], cpus: usize) -> String {
     let mut text = headline(host, cpus);
@@ -238,39 +377,128 @@ fn table(vms: &[Vm], host: &HostRates, rates: &[VmRates], cpus: usize) -> String
             .vcpu_tasks()
             .filter_map(|(_, t)| Some(rates.tasks.get(&t.tid)?.run_percent))
             .sum();
-        let hits = match per_second(rates, HITS).as_str() {
-            "-" => per_second(rates, &["directed_yield_successful"]),
-            hits => hits.into(),
-        };
-        let yields = match per_second(rates, &["yield_attempts"]).as_str() {
-            "-" => per_second(rates, &["directed_yield_attempted"]),
-            yields => yields.into(),
-        };
+        let throttled = rates.throttled_percent;
         text += &format!(
-            "{:<20} {:>4} {run:>6.1} {mean:>7.2}{:<2} {:>8} {:>7} {:>7} {yields:>7} {hits:>7} {:>6}\n",
+            "{:<20} {:>4} {run:>6.1} {mean:>7.2}{:<2} {:>8} {} {:>6}\n",
             cut(&shown(&vm.name), 20),
             "all",
             mark(mean),
             "",
-            per_second(rates, &["halt_exits"]),
-            per_second(rates, &["spin_exits"]),
-            rates
-                .throttled_percent
-                .map_or("-".into(), |p| format!("{p:.1}")),
+            counters(&rates.kvm),
+            throttled.map_or("-".into(), |p| format!("{p:.1}")),
         );
+        text += &whom(&rates.kvm).unwrap_or_default();
         for (number, task) in vm.vcpu_tasks() {
-            let Some(rates) = rates.tasks.get(&task.tid) else {
+            let Some(times) = rates.tasks.get(&task.tid) else {
                 continue;
             };
             text += &format!(
-                "{:<20} {number:>4} {:>6.1} {:>7.2}{:<2} {:>8.0}\n",
+                "{:<20} {number:>4} {:>6.1} {:>7.2}{:<2} {:>8.0} {}\n",
                 "",
-                rates.run_percent,
-                rates.ready_percent,
-                mark(rates.ready_percent),
-                rates.wait_us
+                times.run_percent,
+                times.ready_percent,
+                mark(times.ready_percent),
+                times.wait_us,
+                counters(&of_vcpu(rates, number)),
             );
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Role, Task, TaskRates, Vmm};
+
+    fn web() -> (Vm, VmRates) {
+        let task = |number: i32| Task {
+            pid: 7,
+            tid: 8 + number,
+            name: format!("vcpu{number}"),
+            role: Role::Vcpu(number.unsigned_abs()),
+            start: 1,
+        };
+        let vm = Vm {
+            name: "web".into(),
+            vmm: Vmm::Vmm,
+            pid: 7,
+            start: 1,
+            cgroup: None,
+            pod: None,
+            vcpus: 2,
+            tasks: vec![task(0), task(1)],
+            kvm: None,
+        };
+        let times = TaskRates {
+            wait_us: 100.0,
+            turns: 10.0,
+            ..TaskRates::default()
+        };
+        let of = |spins| Counted::from_iter([("spin_exits", spins), ("yield_hits_ipi", 2.0)]);
+        let rates = VmRates {
+            seconds: 2.0,
+            tasks: [(8, times), (9, times)].into(),
+            kvm: of(50.0),
+            vcpus: vec![(0, of(40.0)), (1, of(10.0))],
+            ..VmRates::default()
+        };
+        (vm, rates)
+    }
+
+    /// NAME VCPU RUN% READY% WAIT HALTS SPINS YIELDS HITS THROT%
+    #[test]
+    fn spins_are_told_of_each_vcpu_and_whom_yields_hit() {
+        let (vm, rates) = web();
+        let text = table(&[vm], &HostRates::default(), &[rates], 4);
+        let words = |line: &str| {
+            let words = line.split_whitespace().map(str::to_string);
+            words.collect::<Vec<_>>()
+        };
+        let lines: Vec<_> = text.lines().map(words).collect();
+        assert_eq!(
+            lines[2],
+            ["web", "all", "0.0", "0.00", "-", "50", "-", "2", "-"]
+        );
+        assert_eq!(lines[3].join(" "), "hits a second by reason: ipi 2");
+        assert_eq!(lines[4], ["0", "0.0", "0.00", "100", "-", "40", "-", "2"]);
+        assert_eq!(lines[5][5], "10");
+    }
+
+    #[test]
+    fn waits_add_up_over_intervals_in_80_columns() {
+        let empty = tempfile::tempdir().unwrap();
+        let root = Root::at(empty.path());
+        let mut watch = Watch::new(root, Vec::new(), Duration::from_secs(2)).unwrap();
+        let (vm, rates) = web();
+        watch.vms = vec![vm];
+        assert_eq!(histograms(&watch).lines().count(), 2);
+        watch.count_waits(std::slice::from_ref(&rates));
+        watch.count_waits(&[rates]);
+        // Two intervals of 2 s with 10 turns a second.
+        let mut expected = Histogram::default();
+        expected.add(100.0, 40);
+        assert_eq!(watch.waits[&(8, 1)], expected);
+        let text = histograms(&watch);
+        assert_eq!(text.lines().count(), 5, "{text}");
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 80),
+            "{text}"
+        );
+        let row = text.lines().nth(2).unwrap();
+        assert!(row.starts_with("web") && row.contains("100.0"), "{text}");
+    }
+
+    #[test]
+    fn idle_cpus_beside_waiting_vcpus_and_stolen_time_are_said() {
+        let host = |idle_cpus, waiting_vcpus, steal_cpus| HostRates {
+            idle_cpus,
+            waiting_vcpus,
+            steal_cpus,
+            pressure_percent: None,
+        };
+        assert!(headline(&host(1.0, 1.0, 0.0), 4).contains("idle beside waiting"));
+        assert!(!headline(&host(1.0, 0.0, 0.0), 4).contains("beside"));
+        assert!(headline(&host(0.0, 1.0, 0.25), 4).contains("0.25 stolen"));
+    }
 }

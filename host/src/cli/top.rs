@@ -13,7 +13,7 @@ use ratatui::widgets::{Cell, Row, Table};
 use ratatui::{Frame, layout::Layout};
 
 use super::cut;
-use super::stat::{HITS, Watch, headline, mark, per_second, ready};
+use super::stat::{Watch, YIELDS, headline, mark, per_second, ready, sum, yields};
 use crate::model::{HostRates, Vm, VmRates, shown};
 use crate::read::Root;
 use crate::{Error, Result};
@@ -140,8 +140,8 @@ impl Screen {
         let number = |(vm, rates): (&Vm, &VmRates)| match self.sort {
             Sort::Ready => ready(vm, rates).0,
             Sort::Run => run(vm, rates),
-            Sort::Halts => count(rates, &["halt_exits"]),
-            Sort::Yields => count(rates, YIELDS),
+            Sort::Halts => sum(&rates.kvm, &["halt_exits"]).unwrap_or(0.0),
+            Sort::Yields => sum(&rates.kvm, YIELDS).unwrap_or(0.0),
             Sort::Name => 0.0,
         };
         let order = number(b)
@@ -170,8 +170,6 @@ impl Screen {
     }
 }
 
-const YIELDS: &[&str] = &["directed_yield_attempted"];
-
 /// Names and widths, 80 characters together.
 const COLUMNS: [(&str, u16); 9] = [
     ("NAME", 17),
@@ -191,16 +189,9 @@ fn run(vm: &Vm, rates: &VmRates) -> f64 {
         .sum()
 }
 
-fn count(rates: &VmRates, names: &[&str]) -> f64 {
-    names.iter().filter_map(|name| rates.kvm.get(name)).sum()
-}
-
 fn row<'a>(vm: &Vm, rates: &VmRates) -> Row<'a> {
     let (mean, worst) = ready(vm, rates);
-    let yields = match per_second(rates, HITS).as_str() {
-        "-" => per_second(rates, YIELDS),
-        hits => hits.into(),
-    };
+    let yields = yields(&rates.kvm);
     let style = match mark(mean) {
         "!!" => Style::new().red(),
         "!" => Style::new().yellow(),
@@ -213,7 +204,7 @@ fn row<'a>(vm: &Vm, rates: &VmRates) -> Row<'a> {
         format!("{:>8.1}", run(vm, rates)),
         format!("{mean:>6.1}{:>2}", mark(mean)),
         format!("{worst:>6.1}{:>2}", mark(worst)),
-        format!("{:>8}", per_second(rates, &["halt_exits"])),
+        format!("{:>8}", per_second(&rates.kvm, &["halt_exits"])),
         format!("{yields:>8}"),
         rates
             .throttled_percent
@@ -258,6 +249,7 @@ mod tests {
         };
         let kvm = ["halt_exits", "directed_yield_attempted"].map(|name| (name, 999_999.0));
         let rates = VmRates {
+            seconds: 1.0,
             tasks: [(n, rates)].into(),
             kvm: kvm.into_iter().collect(),
             vcpus: Vec::new(),

@@ -71,11 +71,11 @@ impl Finder {
         let folders = self.root.kvm_vms().ok();
         if folders.is_none() || folders != self.folders || self.looks.is_multiple_of(LOOKS) {
             self.whole();
-        } else {
-            self.known(&before);
+            let now: BTreeMap<i32, &Vm> = self.vms.iter().map(|vm| (vm.pid, vm)).collect();
+            let changed = before.iter().filter(|vm| now.get(&vm.pid) != Some(vm));
+            return changed.map(|vm| (vm.pid, vm.start)).collect();
         }
-        let changed = before.into_iter().filter(|vm| !self.vms.contains(vm));
-        changed.map(|vm| (vm.pid, vm.start)).collect()
+        self.known(before)
     }
 
     fn whole(&mut self) -> Vec<String> {
@@ -89,24 +89,27 @@ impl Finder {
     }
 
     /// Looks at those whose threads are more or fewer.
-    fn known(&mut self, before: &[Vm]) {
+    fn known(&mut self, before: Vec<Vm>) -> Vec<(i32, u64)> {
         let mut scanner = None;
+        let mut changed = Vec::new();
         for vm in before {
             let count = self.root.thread_count(vm.pid).ok();
             if count.is_some() && count.as_ref() == self.threads.get(&vm.pid) {
-                self.vms.push(vm.clone());
+                self.vms.push(vm);
                 continue;
             }
+            changed.push((vm.pid, vm.start));
             let scanner = scanner.get_or_insert_with(|| Scanner::new(&self.root));
             let Some(mut new) = scanner.process(vm.pid) else {
                 continue;
             };
             // The kernel's threads for it are others' processes: whole looks find them.
-            let kernels = vm.tasks.iter().filter(|task| task.pid != vm.pid);
-            new.tasks.extend(kernels.cloned());
+            new.tasks
+                .extend(vm.tasks.into_iter().filter(|task| task.pid != vm.pid));
             self.vms.push(new);
             self.threads.extend(count.map(|count| (vm.pid, count)));
         }
+        changed
     }
 }
 

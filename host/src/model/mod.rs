@@ -1,10 +1,12 @@
 //! The model: VMs, their threads, and what happened to them in an interval.
 
 mod discover;
+mod histogram;
 mod names;
 mod sample;
 
 pub use discover::{Finder, Found, Scanner, common, find};
+pub use histogram::{BOUNDS_US, Histogram};
 pub use names::{is_machine, shown};
 pub use sample::{HostRates, Sample, Sampler, TaskRates, VmRates, rates};
 

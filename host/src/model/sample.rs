@@ -1,5 +1,6 @@
 //! What happened to VMs between two looks.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
@@ -108,9 +109,12 @@ impl Sampler {
 
     fn vm(&mut self, vm: &Vm) -> VmSample {
         let key = (vm.pid, vm.start);
-        let held = match self.held.remove(&key) {
-            Some(held) => held,
-            None => self.open(vm),
+        let held = match self.held.entry(key) {
+            Entry::Occupied(held) => held.into_mut(),
+            Entry::Vacant(free) => {
+                let host = (&self.root, self.mount.as_deref());
+                free.insert(Held::open(host, vm, self.wanted, &mut self.counters))
+            }
         };
         let at = Instant::now();
         let tasks = held.meters.iter();
@@ -119,8 +123,8 @@ impl Sampler {
         let (kvm, vcpus) = held.kvm.read();
         let throttling = held.limits.read();
         // One of which no thread is left has ended: nothing is held of it.
-        if !tasks.is_empty() {
-            self.held.insert(key, held);
+        if tasks.is_empty() {
+            self.held.remove(&key);
         }
         VmSample {
             at,
@@ -130,37 +134,43 @@ impl Sampler {
             throttling,
         }
     }
+}
 
-    fn open(&mut self, vm: &Vm) -> Held {
-        let root = &self.root;
-        let wanted = vm.tasks.iter().filter(|task| (self.wanted)(&task.role));
+impl Held {
+    fn open(
+        (root, mount): (&Root, Option<&str>),
+        vm: &Vm,
+        wanted: fn(&Role) -> bool,
+        counters: &mut Option<Vec<usize>>,
+    ) -> Self {
+        let wanted = vm.tasks.iter().filter(|task| wanted(&task.role));
         let open = |task: &Task| Some((task.tid, Meter::new(root, task.pid, task.tid).ok()?));
-        Held {
+        Self {
             meters: wanted.filter_map(open).collect(),
-            kvm: KvmMeter::new(root, vm.pid, vm.vcpus, vm.kvm, &mut self.counters),
-            limits: Limits::new(root, self.groups(vm)),
+            kvm: KvmMeter::new(root, vm.pid, vm.vcpus, vm.kvm, counters),
+            limits: Limits::new(root, groups(root, mount, vm)),
         }
     }
+}
 
-    /// Its group, and those below it that its vCPUs are in.
-    fn groups(&self, vm: &Vm) -> BTreeSet<String> {
-        // The root is all of the host, not the VM.
-        let group = vm.cgroup.as_ref().filter(|group| *group != "/");
-        let Some((group, mount)) = group.zip(self.mount.as_ref()) else {
-            return BTreeSet::new();
-        };
-        let mut groups = BTreeSet::from([format!("{mount}{group}")]);
-        for (_, task) in vm.vcpu_tasks() {
-            let path = self.root.groups(task.pid, task.tid).unwrap_or_default().v2;
-            let below = path.as_ref().and_then(|path| path.strip_prefix(group));
-            let mut parts = group.clone();
-            for part in below.unwrap_or_default().split('/').skip(1) {
-                parts = format!("{parts}/{part}");
-                groups.insert(format!("{mount}{parts}"));
-            }
+/// A VM's group, and those below it that its vCPUs are in.
+fn groups(root: &Root, mount: Option<&str>, vm: &Vm) -> BTreeSet<String> {
+    // The root is all of the host, not the VM.
+    let group = vm.cgroup.as_ref().filter(|group| *group != "/");
+    let Some((group, mount)) = group.zip(mount) else {
+        return BTreeSet::new();
+    };
+    let mut groups = BTreeSet::from([format!("{mount}{group}")]);
+    for (_, task) in vm.vcpu_tasks() {
+        let path = root.groups(task.pid, task.tid).unwrap_or_default().v2;
+        let below = path.as_ref().and_then(|path| path.strip_prefix(group));
+        let mut parts = group.clone();
+        for part in below.unwrap_or_default().split('/').skip(1) {
+            parts = format!("{parts}/{part}");
+            groups.insert(format!("{mount}{parts}"));
         }
-        groups
     }
+    groups
 }
 
 /// What a thread did in an interval.
@@ -180,6 +190,9 @@ pub struct TaskRates {
 /// What a VM did in an interval.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct VmRates {
+    /// How long the interval was.
+    #[serde(skip)]
+    pub seconds: f64,
     /// Its threads by id; those that were there at both ends.
     pub tasks: BTreeMap<i32, TaskRates>,
     /// KVM's counters, a second.
@@ -275,6 +288,7 @@ fn vm_rates(before: &VmSample, after: &VmSample) -> VmRates {
     });
     let throttling = before.throttling.zip(after.throttling);
     VmRates {
+        seconds,
         tasks: tasks.collect(),
         kvm: rate(&after.kvm, &before.kvm),
         vcpus: vcpus.collect(),

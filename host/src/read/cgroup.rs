@@ -68,7 +68,7 @@ impl Limits {
         let open = |path: String| {
             let file = File::open(root.path(&format!("{path}/cpu.stat"))).ok()?;
             let file = Kept::new(file);
-            let before = file.read(throttling).ok()?;
+            let before = read(&file).ok()?;
             (before.nr_periods > 0 || limited(&path)).then_some(file)
         };
         Self(groups.into_iter().filter_map(open).collect())
@@ -76,7 +76,7 @@ impl Limits {
 
     /// What they did since the groups' start; none without a limit.
     pub fn read(&self) -> Option<Throttling> {
-        let each = self.0.iter().filter_map(|file| file.read(throttling).ok());
+        let each = self.0.iter().filter_map(|file| read(file).ok());
         each.reduce(|mut sum, more| {
             sum.add(more);
             sum
@@ -84,7 +84,11 @@ impl Limits {
     }
 }
 
-/// cpu.stat.
+/// cpu.stat: what there is of the CPU controller comes first.
+fn read(file: &Kept) -> io::Result<Throttling> {
+    file.read::<_, 1024>(throttling)
+}
+
 fn throttling(text: &str) -> Throttling {
     let mut found = Throttling::default();
     for (key, value) in text.lines().filter_map(|line| line.split_once(' ')) {

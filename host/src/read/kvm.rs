@@ -216,7 +216,7 @@ impl KvmMeter {
         vcpus.iter().for_each(|(_, counts)| sum.add(counts));
         for (place, file) in &self.sums {
             let number = |text: &str| text.trim_end().parse().ok();
-            sum.put(*place, file.read(number).ok().flatten());
+            sum.put(*place, file.read::<_, 32>(number).ok().flatten());
         }
         (sum, vcpus)
     }

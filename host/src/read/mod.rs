@@ -70,16 +70,13 @@ impl Root {
 pub struct Kept(File);
 
 impl Kept {
-    /// More than the longest file that is read so: cpu.stat.
-    const MOST: usize = 2048;
-
     fn new(file: File) -> Self {
         Self(file)
     }
 
-    /// What `parse` makes of the text now.
-    fn read<T>(&self, parse: impl FnOnce(&str) -> T) -> io::Result<T> {
-        let mut bytes = [0; Self::MOST];
+    /// What `parse` makes of the text now, which has at most `MOST` bytes.
+    fn read<T, const MOST: usize>(&self, parse: impl FnOnce(&str) -> T) -> io::Result<T> {
+        let mut bytes = [0; MOST];
         let length = self.0.read_at(&mut bytes, 0)?;
         let text = std::str::from_utf8(&bytes[..length]);
         Ok(parse(text.map_err(|_| io::ErrorKind::InvalidData)?))

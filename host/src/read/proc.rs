@@ -147,7 +147,7 @@ impl Meter {
     /// # Errors
     /// ESRCH when the thread has ended.
     pub fn read(&self) -> io::Result<Times> {
-        self.0.read(times)?
+        self.0.read::<_, 80>(times)?
     }
 }
 
