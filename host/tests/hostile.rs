@@ -11,6 +11,7 @@ use vmfirst_host::Error;
 use vmfirst_host::act::{Cgroup, Class, Door, Target, Write};
 use vmfirst_host::model::{Sampler, find, shown};
 use vmfirst_host::read::Root;
+use vmfirst_host::steer::Wishes;
 
 /// A thread of this process that waits meanwhile, as a target; it ends when it's dropped.
 struct Waiting {
@@ -289,4 +290,122 @@ fn files_that_make_no_sense_are_no_vms() {
 fn what_is_not_gone_says_why() {
     let error: Error = Cgroup::at("/proc/self").set("no.such", "1").unwrap_err();
     assert!(error.to_string().contains("has no no.such"), "{error}");
+}
+
+/// After Secure Boot KVM's folders are listed, and their counters can't be opened.
+#[test]
+fn a_kernel_that_is_locked_down_is_one_line() {
+    let (folder, root) = tree::host();
+    Process {
+        pid: 100,
+        exe: Some("/srv/firecracker"),
+        arguments: &["firecracker", "--id", "a"],
+        group: "/a",
+        vcpus: Some(1),
+        threads: &["firecracker", "fc_vcpu 0"],
+    }
+    .write(folder.path());
+    // Root could open a file of any mode here: a folder can't be read as one.
+    let exits = folder.path().join("sys/kernel/debug/kvm/100-11/exits");
+    fs::create_dir_all(&exits).unwrap();
+    let lockdown = folder.path().join("sys/kernel/security/lockdown");
+    fs::create_dir_all(lockdown.parent().unwrap()).unwrap();
+    for (text, lines) in [
+        ("none [integrity] confidentiality\n", 1),
+        ("[none] integrity\n", 0),
+    ] {
+        fs::write(&lockdown, text).unwrap();
+        let found = find(&root);
+        let told = found
+            .notes
+            .iter()
+            .filter(|note| note.contains("Secure Boot"));
+        assert_eq!(told.count(), lines, "{:?}", found.notes);
+        // What still works.
+        assert_eq!(found.vms[0].vcpu_tasks().count(), 1);
+        let sample = Sampler::new(root.clone()).look(&found.vms);
+        let look = &sample.vms[&(100, 1000)];
+        assert!(look.kvm.is_empty() && !look.tasks.is_empty());
+    }
+}
+
+/// No debugfs: one line, and vCPUs are known by name.
+#[test]
+fn without_debugfs_there_is_one_line() {
+    let (folder, root) = tree::host();
+    Process {
+        pid: 100,
+        exe: Some("/srv/firecracker"),
+        arguments: &["firecracker", "--id", "a"],
+        group: "/a",
+        vcpus: Some(1),
+        threads: &["firecracker", "fc_vcpu 0"],
+    }
+    .write(folder.path());
+    let found = find(&root);
+    assert_eq!(found.notes.len(), 1, "{:?}", found.notes);
+    assert!(found.notes[0].contains("debugfs") && found.notes[0].lines().count() == 1);
+    assert_eq!(found.vms[0].vcpu_tasks().count(), 1);
+}
+
+/// cgroup v1, and none: a line that says what still works, before anything is written.
+#[test]
+fn weights_without_cgroup_v2_are_refused_with_what_works() {
+    let v1 = "proc/self/mountinfo = 32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\\n\n\
+              proc/2/task/2/comm = kthreadd\\n\n";
+    let hybrid = "proc/self/mountinfo = 32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\\n\
+                  41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\\n\n\
+                  sys/fs/cgroup/unified/cgroup.controllers = \\n\n";
+    for (text, why) in [(v1, "isn't mounted"), (hybrid, "on cgroup v1 here")] {
+        let (folder, root) = tree::of(text);
+        Process {
+            pid: 100,
+            exe: Some("/srv/firecracker"),
+            arguments: &["firecracker", "--id", "a"],
+            group: "/a",
+            vcpus: Some(1),
+            threads: &["firecracker", "fc_vcpu 0"],
+        }
+        .write(folder.path());
+        let vms = find(&root).vms;
+        let wishes = Wishes {
+            vcpu_class: Some(Class::Batch),
+            cpu_weight: Some("50".parse().unwrap()),
+            ..Wishes::default()
+        };
+        let error = wishes.writes(&root, &vms[0]).unwrap_err().to_string();
+        assert!(
+            error.contains(why) && error.contains("cookies work"),
+            "{error}"
+        );
+        assert_eq!(error.lines().count(), 1);
+        // Without the weight it can be done.
+        let wishes = Wishes {
+            cpu_weight: None,
+            ..wishes
+        };
+        assert_eq!(wishes.writes(&root, &vms[0]).unwrap().len(), 1);
+    }
+}
+
+/// libvirt's and systemd's record of a machine ends with its scope.
+#[test]
+fn a_machine_of_libvirts_is_not_moved_out_of_its_scope() {
+    let (folder, root) = tree::host();
+    Process {
+        pid: 100,
+        exe: Some("/usr/bin/qemu-system-x86_64"),
+        arguments: &["qemu-system-x86_64", "-name", "guest=web"],
+        group: r"/machine.slice/machine-qemu\x2d3\x2dweb.scope/libvirt/emulator",
+        vcpus: Some(1),
+        threads: &["qemu-system-x86", "CPU 0/KVM"],
+    }
+    .write(folder.path());
+    let vms = find(&root).vms;
+    let wishes = Wishes {
+        cgroup: Some(Cgroup::at(folder.path())),
+        ..Wishes::default()
+    };
+    let error = wishes.writes(&root, &vms[0]).unwrap_err().to_string();
+    assert!(error.contains("<partition>"), "{error}");
 }

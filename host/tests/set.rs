@@ -262,6 +262,83 @@ fn without_root_nothing_is_half_done() {
     }
 }
 
+/// Where each of a machine's threads is, by the kernel's word.
+fn groups(machine: &Machine) -> std::collections::BTreeMap<i32, String> {
+    let of = |tid| {
+        let text = std::fs::read_to_string(format!("/proc/{tid}/cgroup")).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("0::"));
+        (tid, line.unwrap_or("/").to_string())
+    };
+    machine.threads("").into_iter().map(of).collect()
+}
+
+/// Moved, and moved back with a vCPU's thread in a group of its own when a later part fails.
+#[test]
+fn a_vm_is_moved_to_a_group_and_back_when_a_part_fails() {
+    let Some(machine) = Machine::start(&machine(), &["vcpu0", "vcpu1"], None) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let mount = folder.path().to_str().unwrap();
+    // In a mount namespace of its own, for here cgroup v2 may not be mounted.
+    let inside = |script: &str| {
+        let script = format!("mount -t cgroup2 none {mount} && cd {mount} && {script}");
+        let command = ["--mount", "sh", "-c", &script];
+        Command::new("unshare").args(command).output().unwrap()
+    };
+    let (name, tool) = (
+        format!("vmfirst-test-{}", machine.pid()),
+        env!("CARGO_BIN_EXE_vmfirst"),
+    );
+    let (pid, vcpu) = (machine.pid(), machine.threads("vcpu1")[0]);
+    let made = inside(&format!("mkdir {name} {name}/a {name}/a/v {name}/b"));
+    if !made.status.success() {
+        return skip("no control group may be made");
+    }
+    let set = |words: &str| inside(&format!("{tool} set {pid} {words}"));
+    let moved = set(&format!("--cgroup {name}/a"));
+    assert!(moved.status.success(), "{}", stderr(&moved));
+    let text = String::from_utf8_lossy(&moved.stdout);
+    assert!(text.contains("control group of VM"), "{text}");
+    let all = groups(&machine);
+    assert!(
+        all.len() == 3 && all.values().all(|g| *g == format!("/{name}/a")),
+        "{all:?}"
+    );
+    let divide = format!(
+        "echo threaded > {name}/a/v/cgroup.type && echo {vcpu} > {name}/a/v/cgroup.threads"
+    );
+    assert!(inside(&divide).status.success());
+    let before = groups(&machine);
+    assert_eq!(before[&vcpu], format!("/{name}/a/v"));
+    for (words, why) in [
+        (
+            format!("--cgroup {name}/b --vcpu-affinity 1=1023"),
+            "vCPU 1 of VM",
+        ),
+        // The group has no controller.
+        (
+            format!("--cgroup {name}/b --cgroup-set io.weight=7"),
+            "no io.weight",
+        ),
+        (format!("--cgroup {name}/none"), "mkdir it first"),
+        ("--cgroup ../x".into(), "give a path below"),
+    ] {
+        let output = set(&words);
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{words}: {text}");
+        assert!(
+            text.lines().last().unwrap().contains(why),
+            "{words}: {text}"
+        );
+        assert_eq!(groups(&machine), before, "{words}");
+    }
+    drop(machine);
+    inside(&format!(
+        "sleep 0.2; rmdir {name}/a/v {name}/a {name}/b {name}"
+    ));
+}
+
 /// In a PID namespace debugfs has ids that are others' there.
 #[test]
 fn in_a_pid_namespace_its_own_vms_are_found() {

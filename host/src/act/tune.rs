@@ -122,6 +122,9 @@ pub enum State {
     Lacking(String),
 }
 
+/// Why a knob in debugfs can't be looked at.
+const LOCKED_DOWN: &str = "the kernel is locked down (Secure Boot): no debugfs";
+
 /// What a knob had before the first change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Kept {
@@ -150,7 +153,12 @@ impl Tuner {
 
     fn state(&self, knob: &Knob, asked: &str) -> State {
         let Some((path, now)) = self.find(knob) else {
-            return State::Lacking(knob.lacking.into());
+            let in_debugfs = |path: &&str| path.starts_with("sys/kernel/debug/");
+            let refused = knob.paths.iter().any(in_debugfs) && self.0.is_locked_down();
+            return State::Lacking(match refused {
+                true => LOCKED_DOWN.into(),
+                false => knob.lacking.into(),
+            });
         };
         let mode = fs::metadata(self.0.path(path)).map(|m| m.permissions());
         if now == asked {
@@ -365,6 +373,28 @@ mod tests {
         );
         assert!(!root.path().join(JOURNAL).exists());
         assert_eq!(tuner.undo().unwrap(), ["nothing to undo"]);
+    }
+
+    /// Root can't look at it either; the others are changed.
+    #[test]
+    fn a_kernel_that_is_locked_down_says_so() {
+        let lockdown = "sys/kernel/security/lockdown";
+        for (text, why) in [
+            ("none [integrity] confidentiality\n", "Secure Boot"),
+            ("[none] integrity confidentiality\n", "debugfs"),
+        ] {
+            let (_root, tuner) = host(&[(HALT, "200000\n", true), (lockdown, text, true)]);
+            let states = tuner.compare(profile("dense"));
+            let slice = states
+                .iter()
+                .find(|(knob, ..)| knob.name == "base_slice_ns");
+            let State::Lacking(said) = &slice.unwrap().2 else {
+                panic!("{states:?}");
+            };
+            assert!(said.contains(why), "{said}");
+            assert_eq!(said == LOCKED_DOWN, text.contains("[integrity]"));
+            assert_eq!(tuner.apply(profile("dense")).unwrap(), 1);
+        }
     }
 
     /// A file that forgets what is written to it.

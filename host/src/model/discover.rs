@@ -130,6 +130,14 @@ impl<'a> Scanner<'a> {
     pub fn new(root: &'a Root) -> Self {
         let mut notes = BTreeSet::new();
         let kvm = root.kvm_vms().ok().map(|vms| {
+            if vms.first().is_some_and(|vm| root.kvm_is_locked_down(*vm)) {
+                notes.insert(
+                    "the kernel is locked down (Secure Boot) and refuses KVM's counters: exits, \
+                     halts, spins and yields are told only where a VMM keeps its statistics files \
+                     open (vmm, QEMU 8.1); ready time, list and set work"
+                        .into(),
+                );
+            }
             let mut by_pid = BTreeMap::<i32, Vec<KvmVm>>::new();
             for vm in vms {
                 by_pid.entry(vm.pid).or_default().push(vm);

@@ -35,6 +35,13 @@ pub fn uptime() -> Duration {
 }
 
 impl Root {
+    /// Whether the kernel is locked down, as it is after Secure Boot: kernel_lockdown(7). It
+    /// refuses files in debugfs that may be written, to root, too.
+    pub fn is_locked_down(&self) -> bool {
+        let text = self.text("sys/kernel/security/lockdown");
+        text.is_ok_and(|text| text.contains("[integrity]") || text.contains("[confidentiality]"))
+    }
+
     /// CPUs and cores, of /proc/cpuinfo.
     pub fn topology(&self) -> io::Result<Topology> {
         let text = self.text("proc/cpuinfo")?;

@@ -145,6 +145,12 @@ impl Root {
         Ok(vms)
     }
 
+    /// Whether a VM's counters can't be read because the kernel is locked down.
+    pub fn kvm_is_locked_down(&self, vm: KvmVm) -> bool {
+        let exits = format!("sys/kernel/debug/kvm/{}-{}/exits", vm.pid, vm.fd);
+        self.is_locked_down() && self.text(&exits).is_err()
+    }
+
     /// The threads of a VM's vCPUs, as KVM knows them: by vCPU, in ids of the first PID
     /// namespace. Empty before Linux 6.0.
     pub fn kvm_vcpu_threads(&self, vm: KvmVm) -> BTreeMap<u32, i32> {
