@@ -667,15 +667,16 @@ fn the_end_of_the_launch_class_leaves_what_was_set_from_outside() {
     let kernel = Payload::default().print("x").echo_line().halt();
     let run_dir = tempfile::tempdir().unwrap();
     let elf = kernel.elf();
-    let mut child = vmm(elf.path())
+    let child = vmm(elf.path())
         .args(["--cpus", "2", "--name", "web", "--run-dir"])
         .arg(run_dir.path())
         .args(options)
         .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::null())
+        .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    let pid = child.id();
+    let mut running = Running::of(child, elf);
+    let pid = running.vmm.id();
     let class = |name: &str| {
         let tids = threads(pid, name);
         tids.first().map(|&tid| Class::of(tid).unwrap())
@@ -691,14 +692,14 @@ fn the_end_of_the_launch_class_leaves_what_was_set_from_outside() {
     assert!(set.status.success(), "{set:?}");
     // One is taken back, so that something is seen to happen.
     let give: Class = "rr:5".parse().unwrap();
-    give.give(threads(child.id(), "vcpu1")[0]).unwrap();
-    child.stdin.as_mut().unwrap().write_all(b"GO\n").unwrap();
+    give.give(threads(pid, "vcpu1")[0]).unwrap();
+    let input = running.vmm.stdin.as_mut().unwrap();
+    input.write_all(b"GO\n").unwrap();
     wait_until("the launch's end", || {
         class("vcpu1").as_deref() == Some("fair")
     });
     assert_eq!(class("vcpu0").as_deref(), Some("rr:7"));
-    kill_process(Pid::from_child(&child), Signal::QUIT).unwrap();
-    child.wait().unwrap();
+    assert_ended_by(running, Signal::QUIT);
 }
 
 /// All or nothing: vCPU 0 had its CPUs when vCPU 1 could not.
