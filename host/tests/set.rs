@@ -142,6 +142,11 @@ fn counters_of_single_vcpus_are_told_where_a_vmm_has_them_open() {
             assert_eq!(exits, told.then_some(0.0), "{json}");
             assert_eq!(vcpu["wait_turns"].as_array().unwrap().len(), 11, "{json}");
         }
+        let text = vmfirst(&["stat", "--prometheus", &machine.pid()]);
+        let text = String::from_utf8(text.stdout).unwrap();
+        let series = ",vcpu=\"1\",counter=\"exits\"} 0";
+        let lines = text.lines().filter(|line| line.ends_with(series));
+        assert_eq!(lines.count(), usize::from(told), "{text}");
         if told {
             assert_eq!(vm["kvm_per_second"]["exits"], 0.0, "{json}");
         }
@@ -393,5 +398,16 @@ fn man_pages_and_completions_are_made() {
         let text = std::fs::read_to_string(folder.path().join(format!("{page}.8"))).unwrap();
         assert!(text.contains(".TH"), "{page}");
     }
-    assert!(!folder.path().join("vmfirst-generate.8").exists());
+    let pages = std::fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(pages, 6, "pages of what nobody calls");
+    // Whoever has enough of it closes the pipe.
+    let piped = Command::new("sh")
+        .arg("-c")
+        .arg(format!(
+            "{} generate --completions zsh | head -n 1",
+            env!("CARGO_BIN_EXE_vmfirst")
+        ))
+        .output()
+        .unwrap();
+    assert_eq!(stderr(&piped), "");
 }

@@ -85,13 +85,16 @@ impl Generate {
     fn run(self) -> Result<()> {
         let mut command = <Cli as clap::CommandFactory>::command();
         if let Some(shell) = self.completions {
-            clap_complete::generate(shell, &mut command, "vmfirst", &mut std::io::stdout());
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut command, "vmfirst", &mut text);
+            print(&String::from_utf8_lossy(&text))?;
         }
         let Some(folder) = self.man else {
             return Ok(());
         };
         command.build();
-        let pages = command.get_subcommands().filter(|c| !c.is_hide_set());
+        let shown = |page: &&clap::Command| !page.is_hide_set() && page.get_name() != "help";
+        let pages = command.get_subcommands().filter(shown);
         let pages = pages.map(|page| (format!("vmfirst-{}", page.get_name()), page));
         let pages = pages.chain([("vmfirst".to_string(), &command)]);
         for (name, page) in pages {
@@ -99,6 +102,7 @@ impl Generate {
             let mut text = Vec::new();
             let man = clap_mangen::Man::new(page.clone())
                 .section("8")
+                .source(concat!("vmfirst ", env!("CARGO_PKG_VERSION")))
                 .manual("vmfirst");
             man.render(&mut text)
                 .and_then(|()| std::fs::write(&path, text))

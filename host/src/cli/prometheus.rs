@@ -90,6 +90,11 @@ pub fn text(root: &Root, vms: &[Vm], sample: &Sample) -> String {
         "counter",
         "KVM's counters of a VM, its vCPUs together, by the kernel's name.",
     );
+    let mut vcpu_kvm = Family::new(
+        "vmfirst_vcpu_kvm_total",
+        "counter",
+        "KVM's counters of a vCPU, by the kernel's name, where its VMM has its statistics files open.",
+    );
     let mut periods = Family::new(
         "vmfirst_vm_cpu_periods_total",
         "counter",
@@ -140,6 +145,13 @@ pub fn text(root: &Root, vms: &[Vm], sample: &Sample) -> String {
         for (name, count) in look.kvm.iter() {
             kvm.add(&[id, ("counter", name)], count as f64);
         }
+        for (number, counts) in &look.vcpus {
+            let number = number.to_string();
+            for (name, count) in counts.iter() {
+                let labels = [id, ("vcpu", number.as_str()), ("counter", name)];
+                vcpu_kvm.add(&labels, count as f64);
+            }
+        }
         if let Some(throttling) = look.throttling {
             periods.add(&[id], throttling.nr_periods as f64);
             throttled.add(&[id], throttling.nr_throttled as f64);
@@ -152,6 +164,12 @@ pub fn text(root: &Root, vms: &[Vm], sample: &Sample) -> String {
         "Time without a task to run, all CPUs together.",
     );
     host_idle.add(&[], sample.cpus.idle as f64 / 100.0);
+    let mut host_steal = Family::new(
+        "vmfirst_host_steal_seconds_total",
+        "counter",
+        "Time that was taken from this host, where it is a VM itself, all CPUs together.",
+    );
+    host_steal.add(&[], sample.cpus.steal as f64 / 100.0);
     let mut cpus = Family::new("vmfirst_host_cpus", "gauge", "CPUs that are online.");
     cpus.add(&[], root.topology().unwrap_or_default().cpus as f64);
     let mut pressure = Family::new(
@@ -163,8 +181,8 @@ pub fn text(root: &Root, vms: &[Vm], sample: &Sample) -> String {
         pressure.add(&[], found.some_usec as f64 / 1e6);
     }
     let families = [
-        info, vcpus, run, delay, turns, io_delay, kvm, periods, throttled, held, host_idle, cpus,
-        pressure,
+        info, vcpus, run, delay, turns, io_delay, kvm, vcpu_kvm, periods, throttled, held,
+        host_idle, host_steal, cpus, pressure,
     ];
     let mut text = String::new();
     for Family {

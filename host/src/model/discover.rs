@@ -146,8 +146,9 @@ impl<'a> Scanner<'a> {
         });
         if kvm.is_none() {
             notes.insert(
-                "KVM's debugfs can't be read (root? mount -t debugfs none /sys/kernel/debug): no \
-                 spins, yields, halts and exits; vCPUs are known by their threads' names"
+                "KVM's debugfs can't be read (root? mount -t debugfs none /sys/kernel/debug): exits, \
+                 halts, spins and yields are told only where a VMM keeps its statistics files open \
+                 (vmm, QEMU 8.1); vCPUs are known by their threads' names"
                     .into(),
             );
         }
