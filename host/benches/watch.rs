@@ -74,7 +74,7 @@ fn generated(criterion: &mut Criterion) {
     let root = Root::at(folder.path());
     let vms = find(&root).vms;
     assert_eq!(vms.len(), VMS as usize);
-    let mut sampler = Sampler::new(root.clone());
+    let mut sampler = Sampler::of_vcpus(root.clone());
     let before = sampler.look(&vms);
     criterion.bench_function("look at 1000 VMs of 2 vCPUs, generated tree", |b| {
         measure(b, || {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
-use super::{choose, cut, print, prometheus, warn};
+use super::{choose, cut, print, prometheus, select, warn};
 use crate::Result;
 use crate::model::{
     BOUNDS_US, Finder, Histogram, HostRates, Sample, Sampler, Vm, VmRates, rates, shown,
@@ -75,10 +75,13 @@ impl Options {
     pub fn run(self, root: &Root) -> Result<()> {
         let seconds = self.watch.unwrap_or(1);
         let interval = Duration::from_secs(seconds.into());
-        let mut watch = Watch::new(root.clone(), self.names, interval)?;
         if self.prometheus {
-            return print(&prometheus::text(root, &watch.vms, &watch.before));
+            let vms = select(root, &self.names)?;
+            read::allow_many_files();
+            let sample = Sampler::new(root.clone()).look(&vms);
+            return print(&prometheus::text(root, &vms, &sample));
         }
+        let mut watch = Watch::new(root.clone(), self.names, interval)?;
         let intervals = match self.watch {
             Some(_) => self.count.unwrap_or(u64::MAX),
             None => 1,
@@ -123,7 +126,7 @@ impl Watch {
         notes.iter().for_each(|note| warn(note));
         let vms = choose(finder.vms().to_vec(), &names)?;
         read::allow_many_files();
-        let mut sampler = Sampler::new(root.clone());
+        let mut sampler = Sampler::of_vcpus(root.clone());
         Ok(Self {
             before: sampler.look(&vms),
             cpus: root.topology().map_or(1, |topology| topology.cpus),

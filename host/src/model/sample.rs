@@ -72,6 +72,14 @@ impl Sampler {
         }
     }
 
+    /// The same for threads that run vCPUs only.
+    pub fn of_vcpus(root: Root) -> Self {
+        Self {
+            wanted: |role| matches!(role, Role::Vcpu(_)),
+            ..Self::new(root)
+        }
+    }
+
     /// The same for all threads.
     pub fn of_all_threads(root: Root) -> Self {
         Self {
