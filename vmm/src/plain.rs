@@ -1,22 +1,6 @@
 //! Texts of others on their way to a terminal.
 
-/// The text without what a terminal would obey: control characters, and those that change
-/// the direction of writing, are escaped.
-pub fn plain(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    for c in text.chars() {
-        match is_obeyed(c) {
-            true => plain.extend(c.escape_default()),
-            false => plain.push(c),
-        }
-    }
-    plain
-}
-
-fn is_obeyed(c: char) -> bool {
-    // Unicode's explicit directional formatting characters: UAX #9, section 2.
-    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
+pub use vmfirst_host::model::shown as plain;
 
 #[cfg(test)]
 mod tests {

@@ -12,7 +12,7 @@ pub fn shown(text: &str) -> String {
         // Marks that turn the direction of writing would disguise a name.
         let turns = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}');
         match c.is_control() || turns {
-            true => shown.extend(c.escape_unicode()),
+            true => shown.extend(c.escape_default()),
             false => shown.push(c),
         }
     }
@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn control_characters_reach_no_terminal() {
         assert_eq!(shown("web"), "web");
-        assert_eq!(shown("é\u{1b}[2J\n"), "é\\u{1b}[2J\\u{a}");
+        assert_eq!(shown("é\u{1b}[2J\n"), "é\\u{1b}[2J\\n");
         assert_eq!(shown("a\u{202e}b"), "a\\u{202e}b");
     }
 
