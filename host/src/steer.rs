@@ -216,14 +216,19 @@ fn found_group(root: &Root, vm: &Vm) -> Result<Cgroup> {
     Ok(Cgroup::at(root.path(&format!("{mount}{path}"))))
 }
 
-/// Sees that nobody else is in a VM's group.
+/// Sees that nobody else is in a VM's group. What the VM's process has started is its own:
+/// `vmm` with a uid has a helper.
 fn alone(root: &Root, vm: &Vm, group: &Path) -> Result<()> {
     let own: Vec<i32> = vm.tasks.iter().map(|task| task.pid).collect();
     let path = group.display().to_string();
     let inside = root
         .processes_below(group)
         .map_err(|source| Error::refused("list", format!("control group {path}"), source, ""))?;
-    let others = inside.iter().filter(|pid| !own.contains(pid)).count();
+    let others = inside.iter().filter(|&&pid| {
+        let child = root.stat(pid, pid).is_ok_and(|stat| stat.ppid == vm.pid);
+        !own.contains(&pid) && !child
+    });
+    let others = others.count();
     if others > 0 {
         return Err(Error::Unavailable(format!(
             "VM {} shares control group {} with {others} other processes: they would be \

@@ -73,46 +73,55 @@ fn a_recorded_vmm() {
     assert_eq!(vm.vcpu_tasks().count(), 2);
 }
 
+/// Recorded of libvirt on Debian 12: its vCPUs are in groups of their own below the scope, whose
+/// name has no underscore.
 #[test]
-fn a_qemu_of_libvirt() {
-    let (folder, root) = tree::host();
-    let scope = r"/machine.slice/machine-qemu\x2d3\x2dweb1.scope/libvirt/emulator";
-    let qemu = Process {
-        pid: 100,
-        exe: Some("/usr/bin/qemu-system-x86_64"),
-        arguments: &[
-            "/usr/bin/qemu-system-x86_64",
-            "-name",
-            "guest=web_1,debug-threads=on",
-            "-S",
-        ],
-        group: scope,
-        vcpus: Some(2),
-        threads: &[
-            "qemu-system-x86",
-            "IO mon_iothread",
-            "CPU 0/KVM",
-            "CPU 1/KVM",
-            "vhost-100",
-            "worker",
-        ],
-    };
-    qemu.write(folder.path());
-    // Its vCPUs are in groups of their own below the scope.
-    for (tid, group) in [(102, "vcpu0"), (103, "vcpu1")] {
-        let text = format!("0::{}\n", scope.replace("emulator", group));
-        std::fs::write(
-            folder.path().join(format!("proc/100/task/{tid}/cgroup")),
-            text,
-        )
-        .unwrap();
-    }
+fn a_recorded_qemu_of_libvirt() {
+    let (_folder, root) = tree::recorded("libvirt");
     let vm = only(&root);
-    assert_eq!((vm.name.as_str(), vm.vmm), ("web_1", Vmm::Libvirt));
-    let group = r"/machine.slice/machine-qemu\x2d3\x2dweb1.scope";
-    assert_eq!(vm.cgroup.as_deref(), Some(group));
-    let has = |role, name| roles(&vm).contains(&(role, name));
-    assert!(has(Role::Vhost, "vhost-100") && has(Role::Other, "worker"));
+    assert_eq!(
+        (vm.name.as_str(), vm.vmm, vm.vcpus),
+        ("web_1", Vmm::Libvirt, 2)
+    );
+    let group = vm.cgroup.as_deref().unwrap();
+    let (slice, machine) = group.split_at("/machine.slice/".len());
+    assert_eq!(slice, "/machine.slice/");
+    assert!(machine.starts_with(r"machine-qemu\x2d"), "{group}");
+    assert!(machine.ends_with(r"\x2dweb1.scope"), "{group}");
+    let vcpus: Vec<_> = vm.vcpu_tasks().map(|(n, t)| (n, t.name.as_str())).collect();
+    assert_eq!(vcpus, [(0, "CPU 0/KVM"), (1, "CPU 1/KVM")]);
+    let of = |wanted| {
+        let tasks = roles(&vm).into_iter();
+        let names = tasks.filter_map(|(role, name)| (role == wanted).then_some(name));
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(of(Role::Main), ["qemu-system-x86"]);
+    assert_eq!(of(Role::Io), ["IO iothread1", "IO mon_iothread"]);
+    assert_eq!(of(Role::Vhost), [format!("vhost-{}", vm.pid)]);
+    let timer = format!("kvm-pit/{}", vm.pid);
+    assert_eq!(of(Role::Kvm), ["kvm-nx-lpage-re", timer.as_str()]);
+    assert!(of(Role::Other).contains(&"worker"));
+}
+
+/// Recorded of two QEMUs started by hand on the same host.
+#[test]
+fn recorded_qemus_beside_each_other_have_what_is_theirs() {
+    let (_folder, root) = tree::recorded("qemu-debian");
+    let Found { vms, .. } = find(&root);
+    let [named, nameless] = &vms[..] else {
+        panic!("{vms:?}");
+    };
+    assert_eq!((named.name.as_str(), named.vmm), ("db", Vmm::Qemu));
+    assert_eq!(nameless.name, format!("qemu-{}", nameless.pid));
+    for vm in [named, nameless] {
+        assert_eq!((vm.vcpus, vm.vcpu_tasks().count()), (2, 2));
+        let timer = format!("kvm-pit/{}", vm.pid);
+        assert!(roles(vm).contains(&(Role::Kvm, timer.as_str())), "{vm:?}");
+        assert!(roles(vm).contains(&(Role::Kvm, "kvm-nx-lpage-re")));
+    }
+    assert!(roles(named).contains(&(Role::Io, "IO disks")));
+    let vhost = format!("vhost-{}", named.pid);
+    assert!(roles(named).contains(&(Role::Vhost, vhost.as_str())));
 }
 
 /// A process can write what it likes into its arguments; the scope is the host's word.

@@ -4,12 +4,12 @@
 //! of those that have ended.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
+use std::path::PathBuf;
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-use super::{Kept, Root, StatsFile};
+use super::{Root, StatsFile, text};
 
 /// Counters of vCPUs that are read, by the kernel's names. A kernel that is locked down (Secure
 /// Boot) refuses debugfs, for its files may be written, too. Those after `halt_exits` are in
@@ -171,7 +171,9 @@ impl Root {
 #[derive(Debug, Default)]
 pub struct KvmMeter {
     vcpus: Vec<(u32, StatsFile)>,
-    sums: Vec<(usize, Kept)>,
+    /// Paths: KVM's files in debugfs are read from their begin only once each time that they
+    /// are open (simple_attr_open in fs/libfs.c).
+    sums: Vec<(usize, PathBuf)>,
 }
 
 impl KvmMeter {
@@ -200,7 +202,8 @@ impl KvmMeter {
             .filter_map(|place| {
                 let name = KVM_COUNTERS[place];
                 let path = format!("sys/kernel/debug/kvm/{}-{}/{name}", vm.pid, vm.fd);
-                Some((place, Kept::new(File::open(root.path(&path)).ok()?)))
+                let path = root.path(&path);
+                path.exists().then_some((place, path))
             })
             .collect();
         if known.is_none() && !sums.is_empty() {
@@ -220,9 +223,9 @@ impl KvmMeter {
             .filter_map(|(vcpu, file)| Some((*vcpu, file.read().ok()?)))
             .collect();
         vcpus.iter().for_each(|(_, counts)| sum.add(counts));
-        for (place, file) in &self.sums {
-            let number = |text: &str| text.trim_end().parse().ok();
-            sum.put(*place, file.read::<_, 32>(number).ok().flatten());
+        for (place, path) in &self.sums {
+            let number = text(path).ok().and_then(|text| text.parse().ok());
+            sum.put(*place, number);
         }
         (sum, vcpus)
     }
