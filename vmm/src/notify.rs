@@ -7,24 +7,41 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// Says that the machine runs. To be called before system calls are given up. What fails
-/// is told, and stops nobody: the manager gives up by itself.
-pub fn ready() {
-    let Some(socket) = env::var_os("NOTIFY_SOCKET") else {
-        return;
-    };
-    if let Err(error) = send(&socket, "READY=1\nSTATUS=the guest runs\n") {
-        log::warn!("cannot tell the service manager that the guest runs: {error}");
+const READY: &[u8] = b"READY=1\nSTATUS=the guest runs\n";
+
+/// The service manager that wants to hear of this process, if one does.
+#[derive(Debug)]
+pub struct Manager(Option<UnixDatagram>);
+
+impl Manager {
+    /// Connects with it: to be called before system calls are given up. What fails is told, and
+    /// stops nobody: the manager gives up by itself.
+    pub fn find() -> Self {
+        let socket = env::var_os("NOTIFY_SOCKET").and_then(|socket| {
+            let failed =
+                |error| log::warn!("cannot reach the service manager that started this: {error}");
+            connect(&socket).map_err(failed).ok()
+        });
+        Self(socket)
+    }
+
+    /// Says that the machine runs.
+    pub fn ready(self) {
+        let said = self.0.map(|socket| socket.send(READY));
+        if let Some(Err(error)) = said {
+            log::warn!("cannot tell the service manager that the guest runs: {error}");
+        }
     }
 }
 
-fn send(socket: &OsStr, state: &str) -> io::Result<()> {
+fn connect(socket: &OsStr) -> io::Result<UnixDatagram> {
     let address = match socket.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
         _ => SocketAddr::from_pathname(socket)?,
     };
-    UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address)?;
-    Ok(())
+    let connected = UnixDatagram::unbound()?;
+    connected.connect_addr(&address)?;
+    Ok(connected)
 }
 
 #[cfg(test)]
@@ -43,11 +60,11 @@ mod tests {
             (by_path, path.into_os_string()),
             (by_name, format!("@{name}").into()),
         ] {
-            send(&socket, "READY=1\n").unwrap();
-            let mut said = [0; 32];
+            Manager(connect(&socket).ok()).ready();
+            let mut said = [0; 64];
             let size = manager.recv(&mut said).unwrap();
-            assert_eq!(&said[..size], b"READY=1\n");
+            assert_eq!(&said[..size], READY);
         }
-        assert!(send(OsStr::new("/nowhere/at/all"), "").is_err());
+        assert!(connect(OsStr::new("/nowhere/at/all")).is_err());
     }
 }

@@ -17,14 +17,15 @@ use std::path::Path;
 
 use event_manager::SubscriberOps;
 
+use crate::Result;
 use crate::api::server::Server;
 use crate::builder::Machine;
 use crate::config::VmName;
 use crate::exit::End;
+use crate::notify::Manager;
 use crate::observe::Observer;
 use crate::sandbox::{Role, Use};
 use crate::sched::{Group, Placement};
-use crate::{Result, notify};
 
 pub use terminal::RawTerminal;
 
@@ -91,15 +92,16 @@ pub fn run(mut machine: Machine, named: Option<(VmName, UnixListener)>) -> Resul
         Server::new(listener, observer.counting(machine.counted))
     });
     let server = server.transpose()?;
+    let manager = Manager::find();
     let mut crew = Crew::new(live.clone(), machine.sandbox.filters());
     let done = crew
         .start_io(machine.workers, machine.console, io_role)
         .and_then(|()| crew.start_vcpus(machine.vcpus, &machine.buses))
         .and_then(|()| server.map_or(Ok(()), |server| crew.start_api(server)))
         .and_then(|()| live.place(crew.threads(), &machine.sched))
-        .map(|()| notify::ready())
         .and_then(|()| machine.sandbox.enter())
-        .and_then(|filters| crew.confine(&filters, role));
+        .and_then(|filters| crew.confine(&filters, role))
+        .map(|()| manager.ready());
     if done.is_ok() {
         // The guest's first instruction finds nobody with more rights than in the end.
         crew.gate.work();
