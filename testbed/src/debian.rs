@@ -11,8 +11,16 @@ use crate::{Error, Result};
 
 /// Its newest version is what this package depends on.
 const PACKAGE: &str = "linux-image-6.12-cloud-amd64";
-/// What the guest needs and Debian has as modules.
-const MODULES: &[&str] = &["virtio_mmio", "virtio_blk", "virtio_net", "virtio_rng"];
+/// What the guest needs and Debian has as modules: our devices, and the power button for
+/// programs.
+const MODULES: &[&str] = &[
+    "virtio_mmio",
+    "virtio_blk",
+    "virtio_net",
+    "virtio_rng",
+    "evdev",
+    "button",
+];
 /// From the package busybox-static.
 pub const BUSYBOX: &str = "/bin/busybox";
 
@@ -86,7 +94,7 @@ fn download(name: &str, version: &str, into: &Path, cache: &Cache, cancel: &Canc
 }
 
 /// The file of `folder` whose name is right.
-fn found(folder: &Path, is_it: impl Fn(&str) -> bool) -> Result<PathBuf> {
+pub(crate) fn found(folder: &Path, is_it: impl Fn(&str) -> bool) -> Result<PathBuf> {
     let mut entries = fs::read_dir(folder).map_err(Error::io("read", folder))?;
     entries
         .find_map(|entry| {

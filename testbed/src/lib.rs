@@ -16,6 +16,7 @@ mod error;
 pub mod image;
 pub mod initrd;
 pub mod kernel;
+pub mod libvirt_host;
 pub mod machine;
 pub mod packages;
 pub mod payload;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 
 use crate::cache::Key;
 use crate::emulator::Emulator;
@@ -34,6 +34,11 @@ const SAVED: i32 = 4;
 /// The job's text is padded to a multiple of this, so that a saved host finds another
 /// job of the size that its kernel has seen at boot.
 const JOB_BYTES: usize = 32 << 10;
+
+/// A run's files: what the host's kernel printed, what the host gave, what the emulator said.
+pub(crate) const CONSOLE: &str = "console";
+pub(crate) const RESULT: &str = "result";
+const EMULATOR_LOG: &str = "emulator";
 
 /// What the emulated host is made of.
 #[derive(Debug, Clone)]
@@ -103,31 +108,16 @@ impl Machine {
     pub fn run(&self, job: &str, start: Start, work: &Path, cancel: &Cancel) -> Result<Output> {
         let job_file = work.join("job.json");
         fs::write(&job_file, padded(job)).map_err(Error::io("write", &job_file))?;
-        let console = work.join("console");
-        let result = work.join("result");
-        let log = work.join("emulator");
-        let out = fs::File::create(&log).map_err(Error::io("create", &log))?;
-        let err = out.try_clone().map_err(Error::io("share", &log))?;
+        let console = work.join(CONSOLE);
+        let result = work.join(RESULT);
         let mut command = self.command(&job_file, &console, &result);
-        command.args(start_options(start)).stdout(out).stderr(err);
-
-        let status = proc::run(command, cancel, || {})?;
-        if status.code() == Some(LIMIT_REACHED) {
-            return Err(Error::TimeLimit {
-                limit_s: self.limit_s,
-                console,
-            });
-        }
+        command.args(start_options(start));
+        let status = self.emulate(command, work, cancel)?;
         let text = fs::read_to_string(&result).unwrap_or_default();
         let line = text.lines().find(|line| line.starts_with('{'));
         let is_saved = status.code() == Some(SAVED);
         if line.is_none() && !is_saved {
-            let said = if status.success() { &console } else { &log };
-            return Err(Error::NoResult {
-                status,
-                last_line: proc::last_line(said),
-                console,
-            });
+            return Err(no_result(status, work));
         }
         Ok(Output {
             console: fs::read(&console).map_err(Error::io("read", &console))?,
@@ -135,7 +125,44 @@ impl Machine {
         })
     }
 
+    /// Runs the emulator until its machine ends; what it says itself goes to a file of `work`.
+    pub(crate) fn emulate(
+        &self,
+        mut command: Command,
+        work: &Path,
+        cancel: &Cancel,
+    ) -> Result<ExitStatus> {
+        let log = work.join(EMULATOR_LOG);
+        let out = fs::File::create(&log).map_err(Error::io("create", &log))?;
+        let err = out.try_clone().map_err(Error::io("share", &log))?;
+        command.stdout(out).stderr(err);
+        let status = proc::run(command, cancel, || {})?;
+        if status.code() == Some(LIMIT_REACHED) {
+            return Err(Error::TimeLimit {
+                limit_s: self.limit_s,
+                console: work.join(CONSOLE),
+            });
+        }
+        Ok(status)
+    }
+
     fn command(&self, job: &Path, console: &Path, result: &Path) -> Command {
+        let mut qemu = self.hardware(console, result);
+        qemu.args([
+            "-fw_cfg",
+            &format!("name=opt/vmfirst.cell,file={}", job.display()),
+        ])
+        .arg("-kernel")
+        .arg(&self.kernel)
+        .arg("-initrd")
+        .arg(&self.initrd)
+        .args(["-append", CMDLINE]);
+        qemu
+    }
+
+    /// The emulator with all that is the same whatever is booted: clock, processors, memory
+    /// and two serial lines.
+    pub(crate) fn hardware(&self, console: &Path, result: &Path) -> Command {
         let mut qemu = proc::command(&self.emulator.program().to_string_lossy());
         let file = |path: &Path| format!("file:{}", path.display());
         let icount = format!(
@@ -156,17 +183,22 @@ impl Machine {
             .args(["-M", "pc", "-cpu", CPU, "-smp", &self.pcpus.to_string()])
             .args(["-m", &self.mem_mib.to_string()])
             .args(["-nodefaults", "-display", "none", "-no-reboot"])
-            .args(["-serial", &file(console), "-serial", &file(result)])
-            .args([
-                "-fw_cfg",
-                &format!("name=opt/vmfirst.cell,file={}", job.display()),
-            ])
-            .arg("-kernel")
-            .arg(&self.kernel)
-            .arg("-initrd")
-            .arg(&self.initrd)
-            .args(["-append", CMDLINE]);
+            .args(["-serial", &file(console), "-serial", &file(result)]);
         qemu
+    }
+}
+
+/// Why a host that ended gave nothing: by its own last words, or by the emulator's.
+pub(crate) fn no_result(status: ExitStatus, work: &Path) -> Error {
+    let console = work.join(CONSOLE);
+    let last_line = match status.success() {
+        true => proc::last_line(&console),
+        false => proc::last_line(&work.join(EMULATOR_LOG)),
+    };
+    Error::NoResult {
+        status,
+        last_line,
+        console,
     }
 }
 

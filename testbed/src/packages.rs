@@ -43,6 +43,7 @@ const FOR_TESTS: &[&str] = &[
     "chromium",
     "chromium-driver",
     "iproute2",
+    "mmdebstrap",
     // promtool.
     "prometheus",
     "sparse",

@@ -1,4 +1,4 @@
-//! Guests without an operating system: `guests/truth` and `guests/idle`.
+//! Guests without an operating system: `guests/truth`, `guests/idle` and `guests/spin`.
 
 use std::path::{Path, PathBuf};
 
@@ -12,19 +12,29 @@ struct Sources {
     name: &'static str,
     /// For the compiler.
     compiled: &'static [&'static str],
-    /// What these include, and what says where it is loaded.
+    /// What these include.
     others: &'static [&'static str],
+    /// What says where it is loaded.
+    script: &'static str,
 }
 
 const TRUTH: Sources = Sources {
     name: "truth",
     compiled: &["start.S", "truth.c"],
-    others: &["truth.h", "truth.lds"],
+    others: &["truth.h"],
+    script: "truth.lds",
 };
 const IDLE: Sources = Sources {
     name: "idle",
     compiled: &["start.S"],
-    others: &["../truth/truth.lds"],
+    others: &[],
+    script: "../truth/truth.lds",
+};
+const SPIN: Sources = Sources {
+    name: "spin",
+    compiled: &["start.S"],
+    others: &[],
+    script: "spin.lds",
 };
 /// What tells the compiler that there is nothing beneath the code, and keeps it from
 /// registers that interrupts would have to save.
@@ -42,6 +52,11 @@ pub fn idle(repo: &Path, cache: &Cache) -> Result<PathBuf> {
     compile(&IDLE, repo, cache)
 }
 
+/// Builds the boot sector whose vCPUs spin; returns a disk's image.
+pub fn spin(repo: &Path, cache: &Cache) -> Result<PathBuf> {
+    compile(&SPIN, repo, cache)
+}
+
 /// Compiles a guest, or takes it from the cache.
 fn compile(guest: &Sources, repo: &Path, cache: &Cache) -> Result<PathBuf> {
     let name = guest.name;
@@ -49,14 +64,14 @@ fn compile(guest: &Sources, repo: &Path, cache: &Cache) -> Result<PathBuf> {
     let mut key = Key::new()
         .text("flags", FLAGS)
         .text("cc", &compiler_version()?);
-    for source in [guest.compiled, guest.others].concat() {
+    for source in [guest.compiled, guest.others, &[guest.script]].concat() {
         key = key.file(&folder.join(source))?;
     }
     let dir = cache.artefact(&format!("payload-{name}"), &key, |out| {
         let mut gcc = proc::command("gcc");
         gcc.current_dir(&folder)
             .args(FLAGS.split_whitespace())
-            .args(["-Wl,-T,../truth/truth.lds", "-o"])
+            .args([&format!("-Wl,-T,{}", guest.script), "-o"])
             .arg(out.join(name))
             .args(guest.compiled);
         proc::output(gcc).map(drop)

@@ -10,6 +10,7 @@ use crate::cache::Cache;
 use crate::debian::DebianGuest;
 use crate::emulator::Emulator;
 use crate::kernel::{self, Kernel, Variant};
+use crate::libvirt_host::LibvirtHost;
 use crate::machine::{self, Machine};
 use crate::proc::{self, Cancel};
 use crate::programs::Programs;
@@ -248,6 +249,27 @@ impl Workshop {
         self.host(kernel, |programs, guest| {
             image::host_with_bench(workload, programs, guest, &self.cache)
         })
+    }
+
+    /// A host of Debian's own, with systemd and libvirt.
+    pub fn host_with_libvirt(&self) -> Result<LibvirtHost> {
+        packages::install_for_tests(&self.cache, &self.cancel)?;
+        let emulator = self.emulator()?;
+        let line = self.progress.spinner("Debian with libvirt");
+        let host = LibvirtHost::build(emulator, &self.cache, &self.cancel);
+        line.finish_and_clear();
+        host
+    }
+
+    /// Our VMM, a guest with Debian's own kernel, and the image of a disk whose guest spins.
+    pub fn vmm_and_guests(&self) -> Result<(PathBuf, DebianGuest, PathBuf)> {
+        let line = self.progress.spinner("programs");
+        let programs = Programs::build(&self.repo, &self.cache, &self.cancel)?;
+        let load = programs.path("guest-load");
+        let debian = DebianGuest::build(&self.repo, &load, &self.cache, &self.cancel)?;
+        let spin = payload::spin(&self.repo, &self.cache)?;
+        line.finish_and_clear();
+        Ok((programs.path("vmm"), debian, spin))
     }
 
     fn stock_host(
