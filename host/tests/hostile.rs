@@ -13,6 +13,16 @@ use vmfirst_host::model::{Sampler, find, shown};
 use vmfirst_host::read::Root;
 use vmfirst_host::steer::Wishes;
 
+/// A VM with one vCPU, whose name tells it.
+const FIRECRACKER: Process = Process {
+    pid: 100,
+    exe: Some("/srv/firecracker"),
+    arguments: &["firecracker", "--id", "a"],
+    group: "/a",
+    vcpus: Some(1),
+    threads: &["firecracker", "fc_vcpu 0"],
+};
+
 /// A thread of this process that waits meanwhile, as a target; it ends when it's dropped.
 struct Waiting {
     target: Target,
@@ -242,15 +252,7 @@ fn hosts_with_cgroup_v1_are_told_from_those_with_v2() {
 #[test]
 fn what_vanishes_between_two_looks_is_left_out() {
     let (folder, root) = tree::host();
-    Process {
-        pid: 100,
-        exe: Some("/srv/firecracker"),
-        arguments: &["firecracker", "--id", "a"],
-        group: "/a",
-        vcpus: Some(1),
-        threads: &["firecracker", "fc_vcpu 0"],
-    }
-    .write(folder.path());
+    FIRECRACKER.write(folder.path());
     let vms = find(&root).vms;
     remove(folder.path(), "proc/100/task/101");
     let sample = Sampler::new(root.clone()).look(&vms);
@@ -271,12 +273,9 @@ fn remove(root: &Path, path: &str) {
 fn files_that_make_no_sense_are_no_vms() {
     let (folder, root) = tree::host();
     Process {
-        pid: 100,
-        exe: Some("/srv/firecracker"),
         arguments: &["firecracker", "--id"],
-        group: "/a",
-        vcpus: Some(1),
         threads: &["firecracker", "fc_vcpu 99999999999"],
+        ..FIRECRACKER
     }
     .write(folder.path());
     assert_eq!(find(&root).vms[0].name, "firecracker-100");
@@ -296,15 +295,7 @@ fn what_is_not_gone_says_why() {
 #[test]
 fn a_kernel_that_is_locked_down_is_one_line() {
     let (folder, root) = tree::host();
-    Process {
-        pid: 100,
-        exe: Some("/srv/firecracker"),
-        arguments: &["firecracker", "--id", "a"],
-        group: "/a",
-        vcpus: Some(1),
-        threads: &["firecracker", "fc_vcpu 0"],
-    }
-    .write(folder.path());
+    FIRECRACKER.write(folder.path());
     // Root could open a file of any mode here: a folder can't be read as one.
     let exits = folder.path().join("sys/kernel/debug/kvm/100-11/exits");
     fs::create_dir_all(&exits).unwrap();
@@ -333,15 +324,7 @@ fn a_kernel_that_is_locked_down_is_one_line() {
 #[test]
 fn without_debugfs_there_is_one_line() {
     let (folder, root) = tree::host();
-    Process {
-        pid: 100,
-        exe: Some("/srv/firecracker"),
-        arguments: &["firecracker", "--id", "a"],
-        group: "/a",
-        vcpus: Some(1),
-        threads: &["firecracker", "fc_vcpu 0"],
-    }
-    .write(folder.path());
+    FIRECRACKER.write(folder.path());
     let found = find(&root);
     assert_eq!(found.notes.len(), 1, "{:?}", found.notes);
     assert!(found.notes[0].contains("debugfs") && found.notes[0].lines().count() == 1);
@@ -358,15 +341,7 @@ fn weights_without_cgroup_v2_are_refused_with_what_works() {
                   sys/fs/cgroup/unified/cgroup.controllers = \\n\n";
     for (text, why) in [(v1, "isn't mounted"), (hybrid, "on cgroup v1 here")] {
         let (folder, root) = tree::of(text);
-        Process {
-            pid: 100,
-            exe: Some("/srv/firecracker"),
-            arguments: &["firecracker", "--id", "a"],
-            group: "/a",
-            vcpus: Some(1),
-            threads: &["firecracker", "fc_vcpu 0"],
-        }
-        .write(folder.path());
+        FIRECRACKER.write(folder.path());
         let vms = find(&root).vms;
         let wishes = Wishes {
             vcpu_class: Some(Class::Batch),
