@@ -27,15 +27,20 @@ pub enum End {
 
 impl End {
     /// The exit status for it: 0, 3, 4, 5, 6 or 128 plus the signal's number.
-    pub fn code(self) -> ExitCode {
-        ExitCode::from(match self {
+    pub fn status(self) -> u8 {
+        match self {
             Self::PowerOff => 0,
             Self::Reboot => 3,
             Self::Crash => 4,
             Self::Panic => 5,
             Self::Stopped => 6,
             Self::Signal(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
-        })
+        }
+    }
+
+    /// The same, for the end of `main`.
+    pub fn code(self) -> ExitCode {
+        ExitCode::from(self.status())
     }
 }
 

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::http;
 use super::peer::Process;
-use super::types::Failure;
+use super::types::{Ended, Failure};
 use crate::config::VmName;
 use crate::observe::types::{Info, OwnStat};
 use crate::plain::plain;
@@ -48,6 +48,19 @@ impl Signed for Info {
 }
 
 impl Signed for OwnStat {}
+
+impl Signed for Ended {}
+
+/// A question that is under way until its machine's end.
+pub struct Ending<'a>(Exchange<'a>);
+
+impl Ending<'_> {
+    /// What the machine has said, if it could: it has ended.
+    pub fn said(mut self) -> Option<Ended> {
+        self.0.go_on();
+        self.0.answer()?.said.ok()
+    }
+}
 
 /// What one of several machines answered.
 #[derive(Debug)]
@@ -98,6 +111,13 @@ impl Client {
         let [exchange] = exchange;
         let answer = exchange.answer().ok_or_else(|| self.gone())?;
         answer.said
+    }
+
+    /// Asks how the machine ends, which is answered then.
+    pub fn end(&self) -> Ending<'_> {
+        let mut exchange = Exchange::begin(self, "GET", "/v1/end", &[]);
+        exchange.go_on();
+        Ending(exchange)
     }
 
     /// The machine's process. The machine itself need not answer for that.

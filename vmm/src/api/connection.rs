@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use super::http::{Arriving, Refusal, Request, Response};
-use super::routes::failure;
+use super::routes::{For, Outcome, failure};
 
 /// What a connection waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub enum Step {
     Reads,
     /// Room for the answer.
     Writes,
+    /// What its answer depends on.
+    Waits,
     /// Nothing more.
     Over,
 }
@@ -25,6 +27,8 @@ pub enum Step {
 enum State {
     /// Its request arrives.
     Request(Arriving),
+    /// Its answer depends on this.
+    Waits(For),
     /// The answer, and how much of it is on its way; whether the rest of the request is read
     /// then, or the client would lose the answer.
     Answer(Vec<u8>, usize, bool),
@@ -61,11 +65,26 @@ impl Connection {
         self.since
     }
 
-    /// Goes on as far as it can without a wait; `answer` has a request done.
-    pub fn go_on(&mut self, answer: impl Fn(&Request) -> Response) -> Step {
+    /// What its answer depends on, if not on its client alone.
+    pub fn waits_for(&self) -> Option<For> {
+        match self.state {
+            State::Waits(what) => Some(what),
+            _ => None,
+        }
+    }
+
+    /// Gives it the answer that it waits for; its client's time to take it begins now.
+    pub fn answer(&mut self, response: &Response) {
+        self.since = Instant::now();
+        self.state = State::Answer(response.bytes(), 0, false);
+    }
+
+    /// Goes on as far as it can without a wait; `run` has a request done.
+    pub fn go_on(&mut self, run: impl Fn(&Request) -> Outcome) -> Step {
         loop {
             let step = match &mut self.state {
-                State::Request(_) => self.read_request(&answer),
+                State::Request(_) => self.read_request(&run),
+                State::Waits(_) => Some(Step::Waits),
                 State::Answer(bytes, at, rest) => match self.stream.write(&bytes[*at..]) {
                     Ok(size) => {
                         *at += size;
@@ -94,7 +113,7 @@ impl Connection {
         }
     }
 
-    fn read_request(&mut self, answer: impl Fn(&Request) -> Response) -> Option<Step> {
+    fn read_request(&mut self, run: impl Fn(&Request) -> Outcome) -> Option<Step> {
         let State::Request(arriving) = &mut self.state else {
             return None;
         };
@@ -109,9 +128,10 @@ impl Connection {
         };
         match request {
             Ok(None) => {}
-            Ok(Some(request)) => {
-                self.state = State::Answer(answer(&request).bytes(), 0, false);
-            }
+            Ok(Some(request)) => match run(&request) {
+                Outcome::Answer(response) => self.answer(&response),
+                Outcome::Waits(what) => self.state = State::Waits(what),
+            },
             Err(refusal) => self.refuse(refusal),
         }
         None
@@ -126,7 +146,7 @@ impl Connection {
         if let State::Request(_) = self.state {
             self.refuse((408, "the request did not come in time"));
             // What it doesn't take now it doesn't get.
-            self.go_on(|_| failure(408, "the request did not come in time"));
+            self.go_on(|_| Outcome::Answer(failure(400, "one request a connection")));
         }
     }
 }

@@ -6,13 +6,31 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::http::{Request, Response};
-use super::types::{Failure, StopRequest};
+use super::types::{Ended, Failure, StopRequest};
 use crate::exit::End;
 use crate::observe::Observer;
 use crate::observe::types::{Info, State};
 use crate::{Error, Kind, Result};
 
 const JSON: &str = "application/json";
+
+/// What comes of a request at once.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// This answer.
+    Answer(Response),
+    /// None: it has to wait.
+    Waits(For),
+}
+
+/// What an answer waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum For {
+    /// That a machine that is being paused stands still.
+    Rest,
+    /// The machine's end.
+    End,
+}
 
 /// A method of the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +39,8 @@ pub enum Call {
     Info,
     /// GET /v1/stat
     Stat,
+    /// GET /v1/end
+    End,
     /// POST /v1/pause
     Pause,
     /// POST /v1/resume
@@ -32,7 +52,7 @@ pub enum Call {
 impl Call {
     /// Finds what a request asks for; the error is the response to it.
     pub fn of(request: &Request) -> std::result::Result<Self, Response> {
-        let get = ["/v1/info", "/v1/stat"];
+        let get = ["/v1/info", "/v1/stat", "/v1/end"];
         let post = ["/v1/pause", "/v1/resume", "/v1/stop"];
         let path = request.path.as_str();
         let wanted = match path {
@@ -51,6 +71,7 @@ impl Call {
         Ok(match path {
             "/v1/info" => Self::Info,
             "/v1/stat" => Self::Stat,
+            "/v1/end" => Self::End,
             "/v1/pause" => Self::Pause,
             "/v1/resume" => Self::Resume,
             _ => Self::Stop(body(request)?),
@@ -58,19 +79,25 @@ impl Call {
     }
 
     /// Does it.
-    pub fn answer(self, observer: &Observer) -> Response {
-        self.run(observer).unwrap_or_else(|error| {
-            let kind = error.kind();
-            refusal(status(kind), kind, &error.to_string())
-        })
+    pub fn run(self, observer: &Observer) -> Outcome {
+        let live = observer.live();
+        let waits = match self {
+            Self::Pause => live.pause().map(|()| For::Rest),
+            Self::End => Ok(For::End),
+            _ => return Outcome::Answer(answer(self.run_at_once(observer))),
+        };
+        match waits {
+            Ok(what) => Outcome::Waits(what),
+            Err(error) => Outcome::Answer(answer(Err(error))),
+        }
     }
 
-    fn run(self, observer: &Observer) -> Result<Response> {
+    /// Does what need not wait.
+    fn run_at_once(self, observer: &Observer) -> Result<Response> {
         let live = observer.live();
         match self {
-            Self::Info => {}
+            Self::Info | Self::Pause | Self::End => {}
             Self::Stat => return json(200, &observer.stat()),
-            Self::Pause => live.pause()?,
             Self::Resume => live.control.resume(),
             Self::Stop(request) => {
                 // Before: a guest that is quick takes its threads with it.
@@ -85,6 +112,24 @@ impl Call {
         }
         json(200, &observer.info())
     }
+}
+
+/// The answer to a pause, once it is known what came of it.
+pub fn rest(observer: &Observer, done: Result<()>) -> Response {
+    answer(done.and_then(|()| json(200, &observer.info())))
+}
+
+/// The answer to who waits for the machine's end.
+pub fn ended(end: End) -> Response {
+    let status = end.status();
+    answer(json(200, &Ended { status }))
+}
+
+fn answer(done: Result<Response>) -> Response {
+    done.unwrap_or_else(|error| {
+        let kind = error.kind();
+        refusal(status(kind), kind, &error.to_string())
+    })
 }
 
 /// The request's body; an empty one is an object without fields.
@@ -152,6 +197,7 @@ mod tests {
     #[test]
     fn requests_are_checked_before_anything_is_done() {
         assert_eq!(call("GET", "/v1/info", ""), Ok(Call::Info));
+        assert_eq!(call("GET", "/v1/end", ""), Ok(Call::End));
         assert_eq!(
             call("POST", "/v1/stop", ""),
             Ok(Call::Stop(StopRequest::default()))

@@ -3,6 +3,7 @@
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixListener;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use event_manager::{EventOps, Events, MutEventSubscriber};
@@ -11,9 +12,10 @@ use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::timerfd::TimerFd;
 
 use super::connection::{Connection, Step};
-use super::http::Request;
-use super::routes::Call;
+use super::http::{Request, Response};
+use super::routes::{self, Call, For, Outcome};
 use crate::observe::Observer;
+use crate::run::control::KICK_INTERVAL;
 use crate::{Error, Result};
 
 /// Clients at the same time: one more takes the place of the one that is silent longest.
@@ -25,9 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub struct Server {
     listener: UnixListener,
     observer: Observer,
-    /// The oldest first.
     connections: Vec<Connection>,
-    /// Expires when the oldest has had its time.
+    /// Expires when a connection has had its time, or it is time to look at a pause.
     timer: TimerFd,
 }
 
@@ -48,7 +49,8 @@ impl Server {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         while let Ok(stream) = accept_with(&self.listener, flags) {
             if self.connections.len() == CLIENTS {
-                self.close(0, ops);
+                // If all wait for something, the one that came first.
+                self.close(self.oldest().unwrap_or(0), ops);
             }
             let connection = Connection::new(stream.into());
             // Fails only for lack of memory; then there is no connection.
@@ -64,13 +66,15 @@ impl Server {
     fn go_on(&mut self, index: usize, ops: &mut EventOps) {
         let connection = &mut self.connections[index];
         let observer = &self.observer;
-        let answer = |request: &Request| match Call::of(request) {
-            Ok(call) => call.answer(observer),
-            Err(response) => response,
+        let run = |request: &Request| match Call::of(request) {
+            Ok(call) => call.run(observer),
+            Err(response) => Outcome::Answer(response),
         };
-        match connection.go_on(answer) {
+        match connection.go_on(run) {
             Step::Reads => {}
             Step::Writes => drop(ops.modify(Events::new(connection, EventSet::OUT))),
+            // Only that its client is gone.
+            Step::Waits => drop(ops.modify(Events::empty(connection))),
             Step::Over => self.close(index, ops),
         }
     }
@@ -80,23 +84,52 @@ impl Server {
         let _ = ops.remove(Events::empty(&connection));
     }
 
-    /// Tells those that have had their time.
+    /// Answers those that wait for `what`.
+    fn answer(&mut self, what: For, response: &Response, ops: &mut EventOps) {
+        while let Some(index) = self.waiting(what) {
+            self.connections[index].answer(response);
+            self.go_on(index, ops);
+        }
+    }
+
+    /// Looks what came of a pause, and tells those that have had their time.
     fn expire(&mut self, ops: &mut EventOps) {
         let _ = self.timer.wait();
-        while let Some(oldest) = self.connections.first_mut()
-            && oldest.since().elapsed() >= PATIENCE
+        if self.waiting(For::Rest).is_some()
+            && let Poll::Ready(done) = self.observer.live().look()
         {
-            oldest.give_up();
-            self.close(0, ops);
+            let response = routes::rest(&self.observer, done);
+            self.answer(For::Rest, &response, ops);
+        }
+        while let Some(index) = self.oldest()
+            && self.connections[index].since().elapsed() >= PATIENCE
+        {
+            self.connections[index].give_up();
+            self.close(index, ops);
         }
         self.set_timer();
     }
 
+    /// The connection that waits longest for its client.
+    fn oldest(&self) -> Option<usize> {
+        let all = self.connections.iter().enumerate();
+        let slow = all.filter(|(_, connection)| connection.waits_for().is_none());
+        slow.min_by_key(|(_, connection)| connection.since())
+            .map(|(index, _)| index)
+    }
+
+    /// A connection that waits for `what`.
+    fn waiting(&self, what: For) -> Option<usize> {
+        let mut all = self.connections.iter();
+        all.position(|connection| connection.waits_for() == Some(what))
+    }
+
     fn set_timer(&mut self) {
-        let due = self
-            .connections
-            .first()
-            .map(|oldest| oldest.since() + PATIENCE);
+        let oldest = self.oldest();
+        let slow = oldest.map(|index| self.connections[index].since() + PATIENCE);
+        let rest = self.waiting(For::Rest);
+        let rest = rest.map(|_| Instant::now() + KICK_INTERVAL);
+        let due = [slow, rest].into_iter().flatten().min();
         // Both fail only for what is no timer.
         let _ = match due {
             // At once would be never.
@@ -114,6 +147,23 @@ impl Server {
     }
 }
 
+/// With its thread, the machine has ended: those that wait for that are told how.
+impl Drop for Server {
+    fn drop(&mut self) {
+        let Some(end) = self.observer.live().ender.ended() else {
+            return;
+        };
+        let response = routes::ended(end);
+        for connection in &mut self.connections {
+            if connection.waits_for() == Some(For::End) {
+                connection.answer(&response);
+                // What its client doesn't take now it doesn't get.
+                connection.go_on(|_| Outcome::Waits(For::End));
+            }
+        }
+    }
+}
+
 impl MutEventSubscriber for Server {
     fn init(&mut self, ops: &mut EventOps) {
         // Both fail only for lack of memory; then nobody is answered.
@@ -127,7 +177,10 @@ impl MutEventSubscriber for Server {
             fd if fd == self.timer.as_raw_fd() => self.expire(ops),
             fd => {
                 if let Some(index) = self.find(fd) {
-                    self.go_on(index, ops);
+                    match self.connections[index].waits_for() {
+                        Some(_) => self.close(index, ops),
+                        None => self.go_on(index, ops),
+                    }
                     self.set_timer();
                 }
             }

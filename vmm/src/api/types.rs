@@ -13,6 +13,14 @@ pub struct StopRequest {
     pub timeout_s: Option<u32>,
 }
 
+/// How a machine has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ended {
+    /// The exit status of its process.
+    pub status: u8,
+}
+
 /// What is answered instead when something is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {

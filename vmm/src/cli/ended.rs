@@ -4,6 +4,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::thread;
 use std::time::Duration;
 
+use vmm::api::types::Ended;
+
 /// `_IOWR(0xFF, 11, struct pidfd_info)` with its first 64 bytes: Linux's uapi/linux/pidfd.h.
 const PIDFD_GET_INFO: libc::c_ulong = 0xc040_ff0b;
 /// The status of a process that has ended (Linux 6.15).
@@ -22,10 +24,25 @@ struct PidfdInfo {
     exit_code: i32,
 }
 
-/// What the shell sees of a machine's end, in words; only that it has ended where the kernel
-/// doesn't tell more.
-pub fn how(process: &OwnedFd) -> String {
-    for _ in 0..LOOKS {
+/// What the shell sees of a machine's end, in words: as the kernel tells, else as the machine
+/// `said`; only that it has ended where neither does.
+pub fn how(process: &OwnedFd, said: Option<Ended>) -> String {
+    // Who knows already doesn't wait for a parent.
+    let looks = if said.is_some() { 1 } else { LOOKS };
+    how_of(status(process, looks), said)
+}
+
+fn how_of(status: Option<i32>, said: Option<Ended>) -> String {
+    match (status, said) {
+        (Some(status), _) => words(status),
+        (None, Some(ended)) => words(i32::from(ended.status) << 8),
+        (None, None) => "has ended".into(),
+    }
+}
+
+/// The status as of wait(2), where the kernel tells strangers.
+fn status(process: &OwnedFd, looks: u32) -> Option<i32> {
+    for _ in 0..looks {
         let mut info = PidfdInfo {
             mask: PIDFD_INFO_EXIT,
             ..PidfdInfo::default()
@@ -33,14 +50,14 @@ pub fn how(process: &OwnedFd) -> String {
         // SAFETY: the kernel writes at most the 64 bytes that the request's number has.
         let done = unsafe { libc::ioctl(process.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) };
         if done == 0 && info.mask & PIDFD_INFO_EXIT != 0 {
-            return words(info.exit_code);
+            return Some(info.exit_code);
         }
         if done < 0 && std::io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH) {
             break;
         }
         thread::sleep(BETWEEN);
     }
-    "has ended".into()
+    None
 }
 
 /// A status as of wait(2).
@@ -69,5 +86,16 @@ mod tests {
         assert!(words(6 << 8).contains("did not power off in time"));
         assert!(words(143 << 8).contains("signal 15"));
         assert!(words(9).contains("killed by signal 9"));
+    }
+
+    /// A machine may have been killed after it said how it ends.
+    #[test]
+    fn the_machines_word_counts_where_the_kernel_says_nothing() {
+        let said = |status| Some(Ended { status });
+        assert_eq!(how_of(None, said(0)), "powered off");
+        assert!(how_of(None, said(6)).contains("did not power off in time"));
+        assert!(how_of(None, said(143)).contains("signal 15"));
+        assert_eq!(how_of(None, None), "has ended");
+        assert!(how_of(Some(9), said(0)).contains("killed by signal 9"));
     }
 }

@@ -243,12 +243,16 @@ impl Stop {
         let client = Client::new(run_dir, &self.name);
         // Before it is told to end, so that it is this process and no later one.
         let process = client.process()?;
+        let ending = client.end();
         let timeout_s = self.timeout;
         client.post::<Info>("/v1/stop", &StopRequest { timeout_s })?;
         loop {
             let mut ended = [PollFd::new(&process.fd, PollFlags::IN)];
             match poll(&mut ended, None) {
-                Ok(1..) => return print(&format!("{} {}\n", self.name, how(&process.fd))),
+                Ok(1..) => {
+                    let how = how(&process.fd, ending.said());
+                    return print(&format!("{} {how}\n", self.name));
+                }
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(Error::system("wait for the machine")(error)),
             }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use kvm_ioctls::VcpuFd;
@@ -14,7 +15,7 @@ use crate::{Error, Result};
 
 /// A kick can come just before a thread enters the guest, and is lost then: it is
 /// repeated this often.
-const KICK_INTERVAL: Duration = Duration::from_millis(1);
+pub const KICK_INTERVAL: Duration = Duration::from_millis(1);
 /// After which time a thread that doesn't come is given up: it waits for a disk, perhaps.
 const LIMIT: Duration = Duration::from_secs(2);
 
@@ -31,6 +32,8 @@ struct State {
     /// Whether the devices are at rest.
     io_parked: bool,
     paused: bool,
+    /// Until when all must stand still after a pause was asked for.
+    limit: Option<Instant>,
 }
 
 impl State {
@@ -113,17 +116,27 @@ impl Control {
         park(&mut waited.unwrap_or_else(PoisonError::into_inner), false);
     }
 
-    /// Takes all vCPUs out of the guest and has devices begin nothing more; returns when all
-    /// stand still.
-    pub fn pause(&self) -> Result<()> {
+    /// Takes all vCPUs out of the guest and has devices begin nothing more. That takes a
+    /// while: [`Control::look`] tells when all stand still.
+    pub fn pause(&self) {
         let mut state = self.lock();
+        if !state.paused {
+            state.limit = Some(Instant::now() + LIMIT);
+        }
         state.paused = true;
         self.ender.brake().pause(true);
         self.attention.store(true, Ordering::Release);
         // Fails only when 2^64 - 1 of them wait already.
         let _ = self.io_attention.write(1);
-        let done = self.wait_for_rest(state);
-        if done.is_err() {
+    }
+
+    /// Whether all stand still after [`Control::pause`]. Who waits for that asks again after
+    /// [`KICK_INTERVAL`]. A machine that does not come to rest in time goes on.
+    pub fn look(&self) -> Poll<Result<()>> {
+        let state = self.lock();
+        let done = self.rest(&state);
+        drop(state);
+        if let Poll::Ready(Err(_)) = done {
             self.resume();
         }
         done
@@ -133,6 +146,7 @@ impl Control {
     pub fn resume(&self) {
         let mut state = self.lock();
         state.paused = false;
+        state.limit = None;
         self.ender.brake().pause(false);
         self.attention.store(false, Ordering::Release);
         self.changed.notify_all();
@@ -150,27 +164,26 @@ impl Control {
         self.changed.notify_all();
     }
 
-    /// Waits until all stand still. Somebody may let them go on meanwhile.
-    fn wait_for_rest(&self, mut state: MutexGuard<State>) -> Result<()> {
-        let limit = Instant::now() + LIMIT;
-        while state.paused && !state.at_rest() {
-            if self.ender.ended().is_some() {
-                return Err(Error::Gone("the machine has ended".into()));
-            }
-            if Instant::now() > limit {
-                return Err(Error::Busy(format!(
-                    "the machine does not come to rest in {LIMIT:?}: does somebody read its \
-                     console, and do its disks answer?"
-                )));
-            }
-            let inside = state.vcpus.iter().filter(|vcpu| !vcpu.parked);
-            inside.for_each(|vcpu| kick(vcpu.tid));
-            (state, _) = self
-                .changed
-                .wait_timeout(state, KICK_INTERVAL)
-                .unwrap_or_else(PoisonError::into_inner);
+    fn rest(&self, state: &State) -> Poll<Result<()>> {
+        if self.ender.ended().is_some() {
+            return Poll::Ready(Err(Error::Gone("the machine has ended".into())));
         }
-        Ok(())
+        if !state.paused {
+            let error = "somebody let the machine go on before it stood still";
+            return Poll::Ready(Err(Error::Busy(error.into())));
+        }
+        if state.at_rest() {
+            return Poll::Ready(Ok(()));
+        }
+        if state.limit.is_some_and(|limit| Instant::now() > limit) {
+            return Poll::Ready(Err(Error::Busy(format!(
+                "the machine does not come to rest in {LIMIT:?}: does somebody read its \
+                 console, and do its disks answer?"
+            ))));
+        }
+        let inside = state.vcpus.iter().filter(|vcpu| !vcpu.parked);
+        inside.for_each(|vcpu| kick(vcpu.tid));
+        Poll::Pending
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -1,6 +1,7 @@
 //! A machine that runs, for whoever steers it: signals, and the API.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -68,12 +69,27 @@ impl Live {
             .begin(threads, &sched.first, launch, sched.core_sched)
     }
 
-    /// Has vCPUs and devices stand still. A machine that is about to end can't wait so.
+    /// Has vCPUs and devices stand still, as [`Live::look`] tells. A machine that is about to
+    /// end can't wait so.
     pub fn pause(&self) -> Result<()> {
-        if self.stopping() {
-            return Err(Error::Gone("the machine is being stopped".into()));
+        self.not_stopping()?;
+        self.control.pause();
+        Ok(())
+    }
+
+    /// Whether they stand still.
+    pub fn look(&self) -> Poll<Result<()>> {
+        match self.not_stopping() {
+            Ok(()) => self.control.look(),
+            gone => Poll::Ready(gone),
         }
-        self.control.pause()
+    }
+
+    fn not_stopping(&self) -> Result<()> {
+        match self.stopping() {
+            true => Err(Error::Gone("the machine is being stopped".into())),
+            false => Ok(()),
+        }
     }
 
     /// The guest has started: the launch class ends. What fails then is told; the

@@ -146,6 +146,9 @@ impl MutEventSubscriber for Console {
 
 impl Drop for Console {
     fn drop(&mut self) {
-        lock(&self.line).finish();
+        let lost = lock(&self.line).finish();
+        if lost > 0 {
+            log::warn!("nobody took the console's last {lost} bytes in time: they are lost");
+        }
     }
 }

@@ -104,8 +104,9 @@ impl Line {
         !self.waiting.is_empty() || self.sink.is_behind()
     }
 
-    /// The machine has ended: the reader gets a moment for the rest.
-    pub fn finish(&mut self) {
+    /// The machine has ended: the reader gets a moment for the rest. Returns how many bytes it
+    /// did not take then; they are lost.
+    pub fn finish(&mut self) -> usize {
         let end = Instant::now() + LAST;
         while self.drain() {
             let left = end.saturating_duration_since(Instant::now());
@@ -113,6 +114,9 @@ impl Line {
                 break;
             }
         }
+        let lost = std::mem::take(&mut self.waiting).len();
+        self.counters.dropped(lost as u64);
+        lost
     }
 
     /// What is written when something waits.
@@ -200,5 +204,22 @@ mod tests {
         assert_eq!(stat.from_guest_bytes, 400_000);
         assert_eq!(stat.dropped + got.len() as u64, 400_000);
         assert!(got.len() > WAITING);
+    }
+
+    #[test]
+    fn what_is_not_taken_at_the_end_is_counted() {
+        let (_reader, writer) = std::io::pipe().unwrap();
+        fcntl_setfl(&writer, OFlags::NONBLOCK).unwrap();
+        let counters = Arc::<Counters>::default();
+        let sink = Sink::from(File::from(OwnedFd::from(writer)));
+        let stuck = EventFd::new(EFD_NONBLOCK).unwrap();
+        let mut line = Line::new(sink, None, stuck, counters.clone());
+        line.print(&[b'x'; 100_000]);
+        let lost = line.finish();
+        assert!((1..100_000).contains(&lost), "{lost}");
+        let name = "console".into();
+        let counted = crate::devices::counters::Counted { name, counters };
+        assert_eq!(counted.look().dropped, lost as u64);
+        assert_eq!(line.finish(), 0, "told once");
     }
 }
