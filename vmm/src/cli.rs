@@ -90,10 +90,7 @@ impl Cli {
             Command::Pause(command) => command.run(&run_dir, "/v1/pause"),
             Command::Resume(command) => command.run(&run_dir, "/v1/resume"),
             Command::Stop(command) => command.run(&run_dir),
-            Command::Reap(remains) => {
-                remains.reap(&run_dir);
-                Ok(ExitCode::SUCCESS)
-            }
+            Command::Reap(remains) => remains.reap(&run_dir).map(|()| ExitCode::SUCCESS),
         };
         done.unwrap_or_else(|error| {
             log::error!("{error}");

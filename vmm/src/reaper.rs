@@ -1,5 +1,6 @@
 //! A process of its own for machines that become another user (--uid): it stays who it
-//! was, waits for their end, and removes what they may not remove any more.
+//! was, waits for their end, and removes what they may not remove any more. It is confined to
+//! that before it waits.
 
 use std::io::{Read, stdin};
 use std::os::unix::process::CommandExt;
@@ -8,8 +9,12 @@ use std::process::{ChildStdin, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use crate::config::VmName;
+use clap::ValueEnum;
+use rustix::thread::CapabilitySet;
+
+use crate::config::{Confinement, Seccomp, VmName};
 use crate::rundir::RunDir;
+use crate::sandbox::{Role, Sandbox, Use};
 use crate::sched::Group;
 use crate::{Error, Result};
 
@@ -26,6 +31,9 @@ pub struct Remains {
     /// Where its control group is
     #[arg(long)]
     pub cgroup: Option<PathBuf>,
+    /// What becomes of system calls for which it has no use
+    #[arg(long)]
+    pub seccomp: Option<Seccomp>,
 }
 
 /// The process; it sets to work when this is dropped, at the latest at this process's end.
@@ -45,6 +53,9 @@ impl Remains {
         if let Some(cgroup) = &self.cgroup {
             command.arg("--cgroup").arg(cgroup);
         }
+        if let Some(value) = self.seccomp.and_then(|seccomp| seccomp.to_possible_value()) {
+            command.args(["--seccomp", value.get_name()]);
+        }
         // Signals for the machine are not for it.
         let child = command
             .process_group(0)
@@ -60,17 +71,34 @@ impl Remains {
 
     /// The process's work: waits until the other end of standard input is closed, however
     /// that comes about, then removes all that the next machine has not taken over.
-    pub fn reap(&self, run_dir: &RunDir) {
+    pub fn reap(&self, run_dir: &RunDir) -> Result<()> {
+        self.confine(run_dir)?;
         // Nothing is ever written.
         let _ = stdin().read(&mut [0]);
         for _ in 0..LOOKS {
             let name = self.name.as_ref();
-            let files = name.is_none_or(|name| run_dir.tidy(name).is_ok());
+            let files = name.is_none_or(|name| run_dir.tidy(name));
             let group = self.cgroup.as_deref().is_none_or(Group::tidy);
             if files && group {
-                return;
+                break;
             }
             thread::sleep(BETWEEN);
         }
+        Ok(())
+    }
+
+    /// Gives up all that it doesn't need to remove what it is to remove.
+    fn confine(&self, run_dir: &RunDir) -> Result<()> {
+        let mut sandbox = Sandbox::new(&Confinement {
+            seccomp: self.seccomp.unwrap_or_default(),
+            ..Confinement::default()
+        })?;
+        sandbox.allow(run_dir.path(), Use::Change);
+        // The group is not there yet.
+        if let Some(above) = self.cgroup.as_deref().and_then(Path::parent) {
+            sandbox.allow(above, Use::ReadAndRemoveFolders);
+        }
+        // The folders may be another user's: root removes its own in them all the same.
+        sandbox.enter_alone(Role::Reap, CapabilitySet::DAC_OVERRIDE)
     }
 }

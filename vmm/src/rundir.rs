@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, open, openat, statat, unlinkat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, openat, statat, unlinkat};
 use rustix::process::{geteuid, umask};
 
 use crate::config::VmName;
@@ -79,7 +79,7 @@ impl RunDir {
             .mode(0o755)
             .create(&self.0)
             .map_err(Error::file("make", "folder", &self.0))?;
-        let mut claim = self.lock(name)?;
+        let mut claim = self.lock(name, OFlags::CREATE)?;
         claim.remove_sockets();
         claim.record(cgroup)?;
         let socket = self.socket(name);
@@ -87,18 +87,24 @@ impl RunDir {
         Ok((claim, listener))
     }
 
-    /// Removes what a machine left that has ended. Fails while one of the name runs.
-    pub fn tidy(&self, name: &VmName) -> Result<()> {
-        self.lock(name).map(drop)
+    /// Removes what a machine left that has ended; the lock is the last of it, and never made
+    /// here. Returns whether nothing of it is there: not while a machine of the name runs.
+    pub fn tidy(&self, name: &VmName) -> bool {
+        drop(self.lock(name, OFlags::empty()));
+        let path = self.0.join(lock_name(name));
+        path.symlink_metadata()
+            .is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     }
 
-    fn lock(&self, name: &VmName) -> Result<Claim> {
+    /// Takes the lock, with `CREATE` also one that is not there.
+    fn lock(&self, name: &VmName, create: OFlags) -> Result<Claim> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = open(&self.0, flags, Mode::empty())
+        // Who removes files may make this call, not open(2).
+        let folder = openat(CWD, &self.0, flags, Mode::empty())
             .map_err(|error| Error::file("open", "folder", &self.0)(error.into()))?;
-        let path = self.0.join(format!("{name}.lock"));
+        let path = self.0.join(lock_name(name));
         Ok(Claim {
-            lock: take_lock(&folder, &path, name)?,
+            lock: take_lock((&folder, create), &path, name)?,
             folder,
             path,
             name: name.clone(),
@@ -182,10 +188,10 @@ fn is_at(folder: &OwnedFd, name: &str, file: &File) -> bool {
     ours.is_ok_and(|ours| there.is_ok_and(|t| (t.st_dev, t.st_ino) == (ours.dev(), ours.ino())))
 }
 
-fn take_lock(folder: &OwnedFd, path: &Path, name: &VmName) -> Result<File> {
+fn take_lock((folder, create): (&OwnedFd, OFlags), path: &Path, name: &VmName) -> Result<File> {
     let mut tries = TRIES;
     loop {
-        let file = open_lock(folder, name).map_err(Error::file("open", "lock", path))?;
+        let file = open_lock(folder, create, name).map_err(Error::file("open", "lock", path))?;
         match file.try_lock() {
             Ok(()) => {}
             // Perhaps somebody tidies up behind the last one of the name.
@@ -213,9 +219,8 @@ fn take_lock(folder: &OwnedFd, path: &Path, name: &VmName) -> Result<File> {
 
 /// Opens a lock that is this user's alone: whoever else can write to the folder could have put
 /// something there that leads elsewhere.
-fn open_lock(folder: &OwnedFd, name: &VmName) -> io::Result<File> {
-    let flags =
-        OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+fn open_lock(folder: &OwnedFd, create: OFlags, name: &VmName) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | create;
     let mode = Mode::RUSR | Mode::WUSR;
     let file = File::from(openat(folder, lock_name(name), flags, mode)?);
     let found = file.metadata()?;

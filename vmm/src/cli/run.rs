@@ -81,6 +81,7 @@ impl Run {
         let remains = Remains {
             name: name.clone(),
             cgroup,
+            seccomp: args.seccomp,
         };
         let leaves = args.uid.is_some() && (name.is_some() || remains.cgroup.is_some());
         let stays_root = args.stay_root.unwrap_or_default();

@@ -16,7 +16,7 @@ use crate::{Error, Result};
 /// without Landlock nothing.
 const KNOWN: ABI = ABI::V5;
 
-/// What a thread that steers may do below a path, or with the file there.
+/// What a thread that steers or removes may do below a path, or with the file there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
     /// Read it.
@@ -27,6 +27,8 @@ pub enum Use {
     WriteFile,
     /// Remove folders in it.
     RemoveFolders,
+    /// Read what is in it, and remove folders.
+    ReadAndRemoveFolders,
 }
 
 impl Use {
@@ -39,11 +41,12 @@ impl Use {
             }
             Self::WriteFile => AccessFs::WriteFile | AccessFs::Truncate,
             Self::RemoveFolders => AccessFs::RemoveDir.into(),
+            Self::ReadAndRemoveFolders => Self::Read.access() | Self::RemoveFolders.access(),
         }
     }
 }
 
-/// The rules of the main thread and of those that steer, and of all others, which find no
+/// The rules of the main thread and of those that steer or remove, and of all others, which find no
 /// file at all.
 pub struct Files {
     steer: RulesetCreated,
@@ -70,7 +73,7 @@ impl Files {
     /// Puts the rules on the calling thread, for good.
     pub fn restrict(&self, role: Role) -> Result<()> {
         let rules = match role {
-            Role::Steer | Role::Main => &self.steer,
+            Role::Steer | Role::Main | Role::Reap => &self.steer,
             Role::Vcpu | Role::Io | Role::IoStreams | Role::Api => &self.others,
         };
         let rules = rules

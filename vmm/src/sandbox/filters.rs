@@ -81,14 +81,12 @@ fn common() -> Vec<Allow> {
         any(SYS_munmap),
         any(SYS_madvise),
         any(SYS_futex),
-        // Whether the console's reader takes more.
+        // Whether the console's reader takes more, and whether somebody reads what is logged.
         any(SYS_poll),
         any(SYS_ppoll),
         any(SYS_sched_yield),
         // The allocator asks how many CPUs there are.
         any(SYS_sched_getaffinity),
-        // Whether somebody reads what is logged.
-        any(SYS_ppoll),
         // Where the vDSO cannot tell the time.
         any(SYS_clock_gettime),
         any(SYS_gettimeofday),
@@ -171,13 +169,10 @@ fn main() -> Vec<Allow> {
     calls
 }
 
-/// The main thread of a machine with a name, a control group or a launch class: the class of
-/// vCPUs when the guest has started, the files of control groups, the socket; files are never
-/// made.
-fn steer() -> Vec<Allow> {
+/// Finding, reading and removing files; they are never made.
+fn files() -> Vec<Allow> {
     let no_creation = (libc::O_CREAT | libc::O_TMPFILE) & !libc::O_DIRECTORY;
-    let mut calls = main();
-    calls.push(masked(SYS_openat, 2, no_creation as u64, 0));
+    let mut calls = vec![masked(SYS_openat, 2, no_creation as u64, 0)];
     calls.extend(
         [
             SYS_fstat,
@@ -185,13 +180,27 @@ fn steer() -> Vec<Allow> {
             SYS_statx,
             SYS_lseek,
             SYS_getdents64,
+            SYS_unlinkat,
             SYS_rmdir,
-            SYS_getpriority,
-            SYS_sched_getattr,
-            SYS_sched_setattr,
         ]
         .map(any),
     );
+    calls
+}
+
+/// The main thread of a machine with a name, a control group or a launch class: the class of
+/// vCPUs when the guest has started, the files of control groups, the socket.
+fn steer() -> Vec<Allow> {
+    let mut calls = main();
+    calls.extend(files());
+    calls.extend([SYS_getpriority, SYS_sched_getattr, SYS_sched_setattr].map(any));
+    calls
+}
+
+/// The process that removes what a machine left: the mark of a control group, and the lock.
+fn reap() -> Vec<Allow> {
+    let mut calls = files();
+    calls.extend([SYS_getxattr, SYS_flock, SYS_geteuid, SYS_clock_nanosleep].map(any));
     calls
 }
 
@@ -212,6 +221,7 @@ fn calls(role: Role) -> Vec<Allow> {
         Role::Main => main(),
         Role::Steer => steer(),
         Role::Api => api(),
+        Role::Reap => reap(),
     });
     calls
 }
@@ -221,10 +231,13 @@ pub fn program(role: Role, seccomp: Seccomp) -> Result<Option<BpfProgram>, Backe
     compile(calls(role), seccomp)
 }
 
-/// What lies below the filters of all threads: the calls of any role, whatever their
+/// What lies below the filters of a machine's threads: the calls of any role, whatever their
 /// arguments, and those that confine a thread.
 pub fn base(seccomp: Seccomp) -> Result<Option<BpfProgram>, BackendError> {
-    let calls = Role::ALL.into_iter().flat_map(calls).map(|allow| allow.0);
+    let calls = Role::OF_A_MACHINE
+        .into_iter()
+        .flat_map(calls)
+        .map(|allow| allow.0);
     compile(calls.chain(CONFINING).map(any), seccomp)
 }
 

@@ -19,7 +19,7 @@ use std::panic;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use rustix::thread::secure_computing_mode;
+use rustix::thread::{CapabilitySet, secure_computing_mode};
 use seccompiler::{BackendError, BpfProgram};
 
 pub use files::Use;
@@ -45,10 +45,13 @@ pub enum Role {
     Steer,
     /// Answers the API.
     Api,
+    /// Removes what a machine left, in a process of its own.
+    Reap,
 }
 
 impl Role {
-    const ALL: [Self; 6] = [
+    /// Those of a machine's process.
+    const OF_A_MACHINE: [Self; 6] = [
         Self::Vcpu,
         Self::Io,
         Self::IoStreams,
@@ -111,6 +114,22 @@ impl Sandbox {
     /// Gives up the file system and what no thread needs, for all threads that are there;
     /// returns the filters. No thread can be started after it.
     pub fn enter(self) -> Result<Filters> {
+        let filters = self.prepare()?;
+        if let Some(base) = filters::base(filters.seccomp).map_err(refused)? {
+            seccompiler::apply_filter_all_threads(&base).map_err(refused)?;
+        }
+        Ok(filters)
+    }
+
+    /// The same for a process of one thread, which stays who it is: it is confined to what
+    /// `role` needs, with `kept` alone of root's capabilities.
+    pub fn enter_alone(self, role: Role, kept: CapabilitySet) -> Result<()> {
+        let filters = self.prepare()?;
+        privileges::keep(kept)?;
+        filters.confine(role)
+    }
+
+    fn prepare(self) -> Result<Filters> {
         limits::set(self.longest)?;
         if self.seccomp == Seccomp::On {
             // Before paths mean something else.
@@ -122,9 +141,6 @@ impl Sandbox {
         if self.seccomp == Seccomp::On {
             panic::set_hook(Box::new(report_panic));
             refusal::tell().map_err(refused)?;
-        }
-        if let Some(base) = filters::base(self.seccomp).map_err(refused)? {
-            seccompiler::apply_filter_all_threads(&base).map_err(refused)?;
         }
         Ok(self.filters)
     }

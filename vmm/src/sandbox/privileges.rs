@@ -6,7 +6,8 @@ use std::path::Path;
 
 use rustix::process::{chroot, fchdir};
 use rustix::thread::{
-    Gid, Uid, set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+    CapabilitySet, CapabilitySets, Gid, Uid, capabilities, set_capabilities, set_no_new_privs,
+    set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 
 use crate::config::Confinement;
@@ -40,6 +41,20 @@ pub fn leave_root(root: &File) -> Result<()> {
     fchdir(root)
         .and_then(|()| chroot("."))
         .map_err(Error::system("change the root (--chroot); run as root"))
+}
+
+/// Gives up all of the calling thread's capabilities but `kept`.
+pub fn keep(kept: CapabilitySet) -> Result<()> {
+    let keep = || {
+        let kept = capabilities(None)?.permitted & kept;
+        let sets = CapabilitySets {
+            effective: kept,
+            permitted: kept,
+            inheritable: CapabilitySet::empty(),
+        };
+        set_capabilities(None, sets)
+    };
+    keep().map_err(Error::system("give up capabilities"))
 }
 
 /// Gives up what the calling thread may do, for good; ids are a thread's own.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::{create_dir, read_dir, read_link, read_to_string, remove_dir_all};
+use std::os::unix::fs::chown;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -30,20 +31,22 @@ fn machine(options: &[&str]) -> Running {
     start(payload, &[&["--cpus", "2"], options].concat())
 }
 
+/// The fields of a file called status in /proc.
+fn fields(text: &str) -> HashMap<String, String> {
+    let lines = text.lines().filter_map(|line| line.split_once(':'));
+    lines
+        .map(|(name, value)| {
+            let words: Vec<_> = value.split_whitespace().collect();
+            (name.into(), words.join(" "))
+        })
+        .collect()
+}
+
 /// The status of each thread by name; KVM's own, which it hides in the process, left out.
 fn statuses(machine: &Running) -> Vec<HashMap<String, String>> {
-    let fields = |text: String| -> HashMap<_, _> {
-        let lines = text.lines().filter_map(|line| line.split_once(':'));
-        lines
-            .map(|(name, value)| {
-                let words: Vec<_> = value.split_whitespace().collect();
-                (name.into(), words.join(" "))
-            })
-            .collect()
-    };
     read_dir(format!("/proc/{}/task", machine.vmm.id()))
         .unwrap()
-        .map(|task| fields(read_to_string(task.unwrap().path().join("status")).unwrap()))
+        .map(|task| fields(&read_to_string(task.unwrap().path().join("status")).unwrap()))
         .filter(|status| !status["Name"].starts_with("kvm"))
         .collect()
 }
@@ -201,6 +204,8 @@ fn a_machine_without_privileges_has_a_name_and_leaves_nothing() {
     ];
     let group_path = group.as_ref().map(|group| group.to_str().unwrap());
     options.extend(group_path.iter().flat_map(|path| ["--cgroup", path]));
+    // A folder that root may write to only because it is root.
+    chown(run_dir.path(), Some(65532), None).unwrap();
     let client = Client::new(&RunDir::new(run_dir.path()), &"web".parse().unwrap());
     for kill in [false, true] {
         let mut machine = machine(&[&NOBODY[..], &options].concat());
@@ -214,6 +219,57 @@ fn a_machine_without_privileges_has_a_name_and_leaves_nothing() {
         wait_until("all is removed", || {
             let files = read_dir(run_dir.path()).unwrap().count();
             files == 0 && group.as_ref().is_none_or(|group| !group.exists())
+        });
+    }
+}
+
+/// The status of the process that cleans up behind the machine.
+fn reaper(machine: &Running) -> Option<HashMap<String, String>> {
+    let parent = machine.vmm.id().to_string();
+    let statuses = read_dir("/proc").unwrap().filter_map(|entry| {
+        let folder = entry.unwrap().path();
+        let command = read_to_string(folder.join("cmdline")).ok()?;
+        let status = fields(&read_to_string(folder.join("status")).ok()?);
+        let ours =
+            command.split('\0').nth(1) == Some("reap") && status.get("PPid") == Some(&parent);
+        ours.then_some(status)
+    });
+    statuses.last()
+}
+
+/// It stays root, and is left with what it needs to remove files: no other system call, and the
+/// one capability that removes root's files in a folder of another's.
+#[test]
+fn who_cleans_up_behind_a_machine_is_confined_too() {
+    if no_kvm() {
+        return;
+    }
+    let run_dir = tempfile::tempdir().unwrap();
+    let named = [
+        "--name",
+        "web",
+        "--run-dir",
+        run_dir.path().to_str().unwrap(),
+    ];
+    for (seccomp, mode) in [("on", "2"), ("log", "2"), ("off", "0")] {
+        let options = [&NOBODY[..], &named, &["--seccomp", seccomp]].concat();
+        let machine = machine(&options);
+        let dac_override = "0000000000000002";
+        let expected = [
+            ("Uid", "0 0 0 0"),
+            ("CapPrm", dac_override),
+            ("CapEff", dac_override),
+            ("CapInh", "0000000000000000"),
+            ("NoNewPrivs", "1"),
+            ("Seccomp", mode),
+        ];
+        wait_until("it is confined", || {
+            let status = reaper(&machine).expect("it runs");
+            expected.iter().all(|(name, value)| status[*name] == *value)
+        });
+        assert_ended_by(machine, Signal::QUIT);
+        wait_until("all is removed", || {
+            read_dir(run_dir.path()).unwrap().count() == 0
         });
     }
 }
