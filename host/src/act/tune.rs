@@ -25,6 +25,9 @@ pub struct Knob {
     fixed: &'static str,
     /// What it takes where it is lacking.
     lacking: &'static str,
+    /// The module of the other maker's processors: where that is loaded, the knob is none of
+    /// the host's.
+    not_with: Option<&'static str>,
 }
 
 /// All knobs that profiles know.
@@ -34,22 +37,31 @@ const KNOBS: &[Knob] = &[
         paths: &["sys/module/kvm/parameters/halt_poll_ns"],
         fixed: "set by: options kvm halt_poll_ns=N in /etc/modprobe.d",
         lacking: "KVM isn't loaded",
+        not_with: None,
     },
     Knob {
         name: "ple_window",
-        paths: &[
-            "sys/module/kvm_intel/parameters/ple_window",
-            "sys/module/kvm_amd/parameters/pause_filter_count",
-        ],
-        fixed: "only when the module is loaded: options kvm_intel ple_window=N or kvm_amd \
-                pause_filter_count=N in /etc/modprobe.d",
+        paths: &["sys/module/kvm_intel/parameters/ple_window"],
+        fixed: "only when the module is loaded: options kvm_intel ple_window=N in \
+                /etc/modprobe.d",
         lacking: "KVM isn't loaded, or the CPU has no pause-loop exits",
+        not_with: Some("sys/module/kvm_amd"),
+    },
+    // It counts PAUSE instructions, ple_window cycles: the same number is not the same.
+    Knob {
+        name: "pause_filter_count",
+        paths: &["sys/module/kvm_amd/parameters/pause_filter_count"],
+        fixed: "only when the module is loaded: options kvm_amd pause_filter_count=N in \
+                /etc/modprobe.d",
+        lacking: "KVM isn't loaded, or the CPU has no pause filter",
+        not_with: Some("sys/module/kvm_intel"),
     },
     Knob {
         name: "migration_cost_ns",
         paths: &["sys/kernel/debug/sched/migration_cost_ns"],
         fixed: "it can't be written here",
         lacking: "debugfs isn't mounted, or this isn't root",
+        not_with: None,
     },
     Knob {
         name: "base_slice_ns",
@@ -59,18 +71,22 @@ const KNOBS: &[Knob] = &[
         ],
         fixed: "it can't be written here",
         lacking: "debugfs isn't mounted, or this isn't root",
+        not_with: None,
     },
     Knob {
         name: "directed_yield",
         paths: &["sys/kernel/directed_yield/mode"],
         fixed: "it can't be written here",
-        lacking: "not in a stock kernel: it is in vmfirst's series",
+        lacking: "not in a stock kernel: vmfirst's series, with CONFIG_SCHED_DIRECTED_YIELD",
+        not_with: None,
     },
     Knob {
         name: "ipi_tracking",
         paths: &["sys/module/kvm/parameters/ipi_tracking"],
         fixed: "it can't be written here",
-        lacking: "not in a stock kernel: it is in vmfirst's series",
+        lacking: "not in a stock kernel: vmfirst's series, with CONFIG_KVM_IPI_TRACKING and KVM \
+                  loaded",
+        not_with: None,
     },
 ];
 
@@ -88,10 +104,12 @@ pub struct Profile {
 pub const PROFILES: &[Profile] = &[
     Profile {
         name: "dense",
-        what: "many VMs on few CPUs: no polling for halted vCPUs, spinners leave soon, lent turns",
+        what: "many VMs on few CPUs: no polling for halted vCPUs, spinners leave soon and yield to \
+               whom they wait for",
         values: &[
             ("halt_poll_ns", "0"),
             ("ple_window", "4096"),
+            ("pause_filter_count", "3000"),
             ("migration_cost_ns", "500000"),
             ("base_slice_ns", "3000000"),
             ("directed_yield", "lend"),
@@ -146,7 +164,10 @@ impl Tuner {
     pub fn compare(&self, profile: &Profile) -> Vec<(&'static Knob, &'static str, State)> {
         let values = profile.values.iter().filter_map(|(name, asked)| {
             let knob = KNOBS.iter().find(|knob| knob.name == *name)?;
-            Some((knob, *asked, self.state(knob, asked)))
+            let others = knob
+                .not_with
+                .is_some_and(|module| self.0.path(module).exists());
+            (!others).then_some((knob, *asked, self.state(knob, asked)))
         });
         values.collect()
     }
@@ -343,7 +364,7 @@ mod tests {
     fn a_profile_is_shown_applied_and_undone() {
         let files = [
             (HALT, "200000\n", true),
-            (PLE, "3000\n", false),
+            (PLE, "1000\n", false),
             (SLICE, "2800000\n", true),
         ];
         let (root, tuner) = host(&files);
@@ -358,12 +379,14 @@ mod tests {
         };
         assert_eq!(state("halt_poll_ns"), State::Differs("200000".into()));
         assert!(
-            matches!(state("ple_window"), State::Fixed(now, why) if now == "3000" && why.contains("modprobe.d"))
+            matches!(state("pause_filter_count"), State::Fixed(now, why) if now == "1000" && why.contains("modprobe.d"))
         );
         assert!(matches!(state("directed_yield"), State::Lacking(_)));
+        // Another maker's.
+        assert!(states.iter().all(|(knob, ..)| knob.name != "ple_window"));
         assert_eq!(tuner.apply(profile("dense")).unwrap(), 2);
         let read = |path: &str| fs::read_to_string(root.path().join(path)).unwrap();
-        assert_eq!((read(HALT), read(PLE)), ("0".into(), "3000\n".into()));
+        assert_eq!((read(HALT), read(PLE)), ("0".into(), "1000\n".into()));
         // A second profile keeps what was there before the first.
         assert_eq!(tuner.apply(profile("latency")).unwrap(), 2);
         assert_eq!(tuner.undo().unwrap().len(), 2);
@@ -373,6 +396,30 @@ mod tests {
         );
         assert!(!root.path().join(JOURNAL).exists());
         assert_eq!(tuner.undo().unwrap(), ["nothing to undo"]);
+    }
+
+    /// A kernel with vmfirst's series prints words and "Y" or "N", and has the profile's values
+    /// unless they were changed.
+    #[test]
+    fn what_vmfirsts_kernel_has_is_compared_and_changed() {
+        let mode = "sys/kernel/directed_yield/mode";
+        let tracking = "sys/module/kvm/parameters/ipi_tracking";
+        let (root, tuner) = host(&[(mode, "lend\n", true), (tracking, "N\n", true)]);
+        let states = tuner.compare(profile("dense"));
+        let state = |name: &str| {
+            states
+                .iter()
+                .find(|(k, ..)| k.name == name)
+                .unwrap()
+                .2
+                .clone()
+        };
+        assert_eq!(state("directed_yield"), State::Same("lend".into()));
+        assert_eq!(state("ipi_tracking"), State::Differs("N".into()));
+        assert_eq!(tuner.apply(profile("dense")).unwrap(), 1);
+        let now = fs::read_to_string(root.path().join(tracking)).unwrap();
+        assert_eq!(now, "Y");
+        assert_eq!(tuner.undo().unwrap(), [format!("/{tracking}: Y -> N")]);
     }
 
     /// Root can't look at it either; the others are changed.

@@ -15,6 +15,13 @@ Examples:
   vmfirst tune dense --apply       change it, and remember what was there
   vmfirst tune --undo              put all back as it was before the first --apply
 
+Two knobs are of vmfirst's kernel series. directed_yield is what a yield to a vCPU of the same
+VM does: with lend, its default, who yields lends the turn and nobody pays for it; with off all
+is as in a stock kernel. ipi_tracking is whether KVM remembers for whose answer to an IPI a vCPU
+spins, and ranks whom it yields to; off, it scans as a stock kernel does. ple_window (Intel)
+counts cycles and pause_filter_count (AMD) PAUSE instructions until a spinning vCPU leaves its
+guest.
+
 The old values are in /run/vmfirst/tune.json until --undo or a reboot, which brings the
 kernel's own back. A knob that this kernel lacks, or takes only when its module is loaded, is
 listed with the reason and left alone. Values are places to begin from, not measured for
