@@ -3,7 +3,7 @@
 mod list;
 pub mod prometheus;
 mod set;
-mod stat;
+pub mod stat;
 mod top;
 mod tune;
 

@@ -31,7 +31,9 @@ the yields: to a vCPU that waited, tried and done), HITS are vCPUs that a yield 
 vmfirst's kernel series also by why they were chosen. They are told of the VM by KVM's debugfs
 (root, no lockdown), and of each vCPU where its VMM keeps KVM's statistics files open: vmm, and
 QEMU from 8.1 on. THROT% is the share of cpu.max's periods in which the VM or a vCPU of it ran out
-of quota. \"-\" is what this kernel does not tell. The guest sees READY% as steal time.
+of quota. Where these are of more than 256 files (with a stock kernel, beyond 64 VMs, or 51 with
+limits), VMs take turns: each keeps what was told of it until its next one, and JSON has over how
+long that was counted. \"-\" is what this kernel does not tell. The guest sees READY% as steal time.
 --histogram counts turns by how long they were waited for: the kernel tells sums, so all turns of
 a vCPU in an interval count with their mean; short intervals show more.
 The first line has the CPUs' idle time beside the time that vCPUs waited: both at once is a
@@ -95,7 +97,7 @@ impl Options {
                     format!("{}\n", super::json(&object)?)
                 }
                 (false, true) => histograms(&watch),
-                (false, false) => table(&watch.vms, &host, &rates, watch.cpus),
+                (false, false) => watch.table(&host, &rates),
             })?;
             watch.refresh();
         }
@@ -151,6 +153,11 @@ impl Watch {
             self.sampler.let_go();
         }
         found
+    }
+
+    /// What an interval's rates are as a table.
+    pub fn table(&self, host: &HostRates, rates: &[VmRates]) -> String {
+        table(&self.vms, host, rates, self.cpus)
     }
 
     fn count_waits(&mut self, rates: &[VmRates]) {
@@ -262,9 +269,10 @@ fn object(
             "name": vm.name, "pid": vm.pid, "vmm": vm.vmm,
             "ready_percent": mean, "ready_percent_worst": worst,
             "vcpus": vcpus.collect::<Vec<_>>(),
-            "kvm_per_second": rates.kvm,
-            "throttled_percent": rates.throttled_percent,
-            "throttled_usec_per_second": rates.throttled_usec,
+            "kvm_per_second": rates.counted.kvm,
+            "counted_seconds": rates.counted.seconds,
+            "throttled_percent": rates.counted.throttled_percent,
+            "throttled_usec_per_second": rates.counted.throttled_usec,
         });
         if histogram {
             value["wait_turns"] = json!(watch.waits(vm));
@@ -322,7 +330,7 @@ fn whom(kvm: &Counted<f64>) -> Option<String> {
 
 /// KVM's counters of a single vCPU, where they are told.
 fn of_vcpu(rates: &VmRates, number: u32) -> Counted<f64> {
-    let mut vcpus = rates.vcpus.iter();
+    let mut vcpus = rates.counted.vcpus.iter();
     vcpus
         .find(|(vcpu, _)| *vcpu == number)
         .map(|(_, kvm)| *kvm)
@@ -380,17 +388,17 @@ fn table(vms: &[Vm], host: &HostRates, rates: &[VmRates], cpus: usize) -> String
             .vcpu_tasks()
             .filter_map(|(_, t)| Some(rates.tasks.get(&t.tid)?.run_percent))
             .sum();
-        let throttled = rates.throttled_percent;
+        let throttled = rates.counted.throttled_percent;
         text += &format!(
             "{:<20} {:>4} {run:>6.1} {mean:>7.2}{:<2} {:>8} {} {:>6}\n",
             cut(&shown(&vm.name), 20),
             "all",
             mark(mean),
             "",
-            counters(&rates.kvm),
+            counters(&rates.counted.kvm),
             throttled.map_or("-".into(), |p| format!("{p:.1}")),
         );
-        text += &whom(&rates.kvm).unwrap_or_default();
+        text += &whom(&rates.counted.kvm).unwrap_or_default();
         for (number, task) in vm.vcpu_tasks() {
             let Some(times) = rates.tasks.get(&task.tid) else {
                 continue;
@@ -412,7 +420,7 @@ fn table(vms: &[Vm], host: &HostRates, rates: &[VmRates], cpus: usize) -> String
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Role, Task, TaskRates, Vmm};
+    use crate::model::{CountRates, Role, Task, TaskRates, Vmm};
 
     fn web() -> (Vm, VmRates) {
         let task = |number: i32| Task {
@@ -442,9 +450,11 @@ mod tests {
         let rates = VmRates {
             seconds: 2.0,
             tasks: [(8, times), (9, times)].into(),
-            kvm: of(50.0),
-            vcpus: vec![(0, of(40.0)), (1, of(10.0))],
-            ..VmRates::default()
+            counted: CountRates {
+                kvm: of(50.0),
+                vcpus: vec![(0, of(40.0)), (1, of(10.0))],
+                ..CountRates::default()
+            },
         };
         (vm, rates)
     }

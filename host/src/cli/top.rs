@@ -140,8 +140,8 @@ impl Screen {
         let number = |(vm, rates): (&Vm, &VmRates)| match self.sort {
             Sort::Ready => ready(vm, rates).0,
             Sort::Run => run(vm, rates),
-            Sort::Halts => sum(&rates.kvm, &["halt_exits"]).unwrap_or(0.0),
-            Sort::Yields => sum(&rates.kvm, YIELDS).unwrap_or(0.0),
+            Sort::Halts => sum(&rates.counted.kvm, &["halt_exits"]).unwrap_or(0.0),
+            Sort::Yields => sum(&rates.counted.kvm, YIELDS).unwrap_or(0.0),
             Sort::Name => 0.0,
         };
         let order = number(b)
@@ -191,7 +191,7 @@ fn run(vm: &Vm, rates: &VmRates) -> f64 {
 
 fn row<'a>(vm: &Vm, rates: &VmRates) -> Row<'a> {
     let (mean, worst) = ready(vm, rates);
-    let yields = yields(&rates.kvm);
+    let yields = yields(&rates.counted.kvm);
     let style = match mark(mean) {
         "!!" => Style::new().red(),
         "!" => Style::new().yellow(),
@@ -204,9 +204,10 @@ fn row<'a>(vm: &Vm, rates: &VmRates) -> Row<'a> {
         format!("{:>8.1}", run(vm, rates)),
         format!("{mean:>6.1}{:>2}", mark(mean)),
         format!("{worst:>6.1}{:>2}", mark(worst)),
-        format!("{:>8}", per_second(&rates.kvm, &["halt_exits"])),
+        format!("{:>8}", per_second(&rates.counted.kvm, &["halt_exits"])),
         format!("{yields:>8}"),
         rates
+            .counted
             .throttled_percent
             .map_or(format!("{:>8}", "-"), |p| format!("{p:>8.1}")),
     ];
@@ -216,7 +217,7 @@ fn row<'a>(vm: &Vm, rates: &VmRates) -> Row<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Role, Task, TaskRates, Vmm};
+    use crate::model::{CountRates, Role, Task, TaskRates, Vmm};
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
 
@@ -251,10 +252,11 @@ mod tests {
         let rates = VmRates {
             seconds: 1.0,
             tasks: [(n, rates)].into(),
-            kvm: kvm.into_iter().collect(),
-            vcpus: Vec::new(),
-            throttled_percent: Some(100.0),
-            throttled_usec: Some(0.0),
+            counted: CountRates {
+                kvm: kvm.into_iter().collect(),
+                throttled_percent: Some(100.0),
+                ..CountRates::default()
+            },
         };
         (vm, rates)
     }

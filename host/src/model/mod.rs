@@ -8,7 +8,7 @@ mod sample;
 pub use discover::{Finder, Found, Scanner, common, find};
 pub use histogram::{BOUNDS_US, Histogram};
 pub use names::{is_machine, shown};
-pub use sample::{HostRates, Sample, Sampler, TaskRates, VmRates, rates};
+pub use sample::{CountRates, FILES_A_LOOK, HostRates, Sample, Sampler, TaskRates, VmRates, rates};
 
 use serde::Serialize;
 

@@ -74,6 +74,11 @@ impl Limits {
         Self(groups.into_iter().filter_map(open).collect())
     }
 
+    /// How many groups have one.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// What they did since the groups' start; none without a limit.
     pub fn read(&self) -> Option<Throttling> {
         let each = self.0.iter().filter_map(|file| read(file).ok());

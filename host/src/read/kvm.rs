@@ -4,12 +4,14 @@
 //! of those that have ended.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
 
+use rustix::fs::{AtFlags, Mode, OFlags};
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-use super::{Root, StatsFile, text};
+use super::{Root, StatsFile};
 
 /// Counters of vCPUs that are read, by the kernel's names. A kernel that is locked down (Secure
 /// Boot) refuses debugfs, for its files may be written, too. Those after `halt_exits` are in
@@ -171,9 +173,16 @@ impl Root {
 #[derive(Debug, Default)]
 pub struct KvmMeter {
     vcpus: Vec<(u32, StatsFile)>,
-    /// Paths: KVM's files in debugfs are read from their begin only once each time that they
-    /// are open (simple_attr_open in fs/libfs.c).
-    sums: Vec<(usize, PathBuf)>,
+    sums: Option<Sums>,
+}
+
+/// KVM's folder of a VM in debugfs. Open, it spares the way to it, and does not keep the VM
+/// alive as an open file in it would.
+#[derive(Debug)]
+struct Sums {
+    folder: OwnedFd,
+    /// Places in [`KVM_COUNTERS`].
+    counters: Vec<usize>,
 }
 
 impl KvmMeter {
@@ -190,29 +199,18 @@ impl KvmMeter {
         if vcpus > 0 && files.len() == vcpus {
             return Self {
                 vcpus: files,
-                sums: Vec::new(),
+                sums: None,
             };
-        }
-        let Some(vm) = folder else {
-            return Self::default();
-        };
-        let all = || (0..KVM_COUNTERS.len()).collect();
-        let wanted = known.clone().unwrap_or_else(all).into_iter();
-        let sums: Vec<_> = wanted
-            .filter_map(|place| {
-                let name = KVM_COUNTERS[place];
-                let path = format!("sys/kernel/debug/kvm/{}-{}/{name}", vm.pid, vm.fd);
-                let path = root.path(&path);
-                path.exists().then_some((place, path))
-            })
-            .collect();
-        if known.is_none() && !sums.is_empty() {
-            *known = Some(sums.iter().map(|(place, _)| *place).collect());
         }
         Self {
             vcpus: Vec::new(),
-            sums,
+            sums: folder.and_then(|vm| Sums::open(root, vm, known)),
         }
+    }
+
+    /// How many files a reading opens. A statistics file stays open, and is not among them.
+    pub fn opens(&self) -> usize {
+        self.sums.as_ref().map_or(0, |sums| sums.counters.len())
     }
 
     /// The VM's counters, and each vCPU's where they are told.
@@ -223,10 +221,97 @@ impl KvmMeter {
             .filter_map(|(vcpu, file)| Some((*vcpu, file.read().ok()?)))
             .collect();
         vcpus.iter().for_each(|(_, counts)| sum.add(counts));
-        for (place, path) in &self.sums {
-            let number = text(path).ok().and_then(|text| text.parse().ok());
-            sum.put(*place, number);
+        if let Some(sums) = &self.sums {
+            sums.read(&mut sum);
         }
         (sum, vcpus)
+    }
+}
+
+impl Sums {
+    fn open(root: &Root, vm: KvmVm, known: &mut Option<Vec<usize>>) -> Option<Self> {
+        let path = root.path(&format!("sys/kernel/debug/kvm/{}-{}", vm.pid, vm.fd));
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = rustix::fs::open(path, flags, Mode::empty()).ok()?;
+        if known.is_none() {
+            let there = |place: &usize| {
+                rustix::fs::statat(&folder, KVM_COUNTERS[*place], AtFlags::empty()).is_ok()
+            };
+            let found: Vec<_> = (0..KVM_COUNTERS.len()).filter(there).collect();
+            *known = Some(found).filter(|found| !found.is_empty());
+        }
+        let counters = known.clone()?;
+        Some(Self { folder, counters })
+    }
+
+    fn read(&self, sum: &mut Counts) {
+        for &place in &self.counters {
+            sum.put(place, self.counter(KVM_COUNTERS[place]).ok());
+        }
+    }
+
+    /// KVM's files in debugfs are read from their begin only once each time that they are open
+    /// (simple_attr_open in fs/libfs.c).
+    fn counter(&self, name: &str) -> io::Result<u64> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = File::from(rustix::fs::openat(
+            &self.folder,
+            name,
+            flags,
+            Mode::empty(),
+        )?);
+        let mut bytes = [0; 32];
+        let length = rustix::io::read(&file, &mut bytes)?;
+        let text = std::str::from_utf8(&bytes[..length]).ok();
+        let number = text.and_then(|text| text.trim_end().parse().ok());
+        number.ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VM: KvmVm = KvmVm { pid: 7, fd: 11 };
+
+    fn tree(counters: &[(&str, &str)]) -> (tempfile::TempDir, Root) {
+        let at = tempfile::tempdir().unwrap();
+        let folder = at.path().join("sys/kernel/debug/kvm/7-11");
+        std::fs::create_dir_all(&folder).unwrap();
+        for (name, text) in counters {
+            std::fs::write(folder.join(name), text).unwrap();
+        }
+        let root = Root::at(at.path());
+        (at, root)
+    }
+
+    /// A file that stays open would have the old text: in debugfs it would have none.
+    #[test]
+    fn a_counter_is_opened_anew_for_each_reading() {
+        let (at, root) = tree(&[("exits", "5\n"), ("halt_exits", "no number\n")]);
+        let meter = KvmMeter::new(&root, 7, 1, Some(VM), &mut None);
+        assert_eq!(meter.opens(), 2);
+        assert_eq!(meter.read().0, Counts::from_iter([("exits", 5)]));
+        let path = at.path().join("sys/kernel/debug/kvm/7-11/exits");
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "6\n").unwrap();
+        assert_eq!(meter.read().0.get("exits"), Some(6));
+    }
+
+    #[test]
+    fn what_a_kernel_counts_is_looked_for_once() {
+        let (_at, root) = tree(&[("exits", "5\n")]);
+        let mut known = None;
+        KvmMeter::new(&root, 7, 1, Some(VM), &mut known);
+        let exits = place("exits").unwrap();
+        assert_eq!(known, Some(vec![exits]));
+        let mut known = Some(vec![exits, exits]);
+        let meter = KvmMeter::new(&root, 7, 1, Some(VM), &mut known);
+        assert_eq!(meter.opens(), 2);
+        // A folder that tells nothing says nothing of the kernel.
+        let (_at, empty) = tree(&[]);
+        let mut known = None;
+        assert_eq!(KvmMeter::new(&empty, 7, 1, Some(VM), &mut known).opens(), 0);
+        assert_eq!(known, None);
     }
 }

@@ -45,7 +45,9 @@ pub fn recorded(name: &str) -> (tempfile::TempDir, Root) {
 
 /// A tree with these lines.
 pub fn of(text: &str) -> (tempfile::TempDir, Root) {
-    let folder = tempfile::tempdir().unwrap();
+    // In memory where that can be: files of the kernel are not on a disk either.
+    let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+    let folder = folder.unwrap();
     unpack(text, folder.path());
     let root = Root::at(folder.path());
     (folder, root)
@@ -152,4 +154,40 @@ pub fn host() -> (tempfile::TempDir, Root) {
         proc/cpuinfo = processor\\t: 0\\nphysical id\\t: 0\\ncore id\\t: 0\\n\\nprocessor\\t: 1\\nphysical id\\t: 0\\ncore id\\t: 0\\n\n\
         proc/self/mountinfo = 30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\\n\n\
         sys/fs/cgroup/cgroup.controllers = cpuset cpu io memory pids\\n\n")
+}
+
+/// The counters that a stock kernel's folder of a VM has.
+pub const STOCK_COUNTERS: [&str; 4] = [
+    "exits",
+    "halt_exits",
+    "directed_yield_attempted",
+    "directed_yield_successful",
+];
+
+/// Adds a QEMU with two vCPUs, KVM's counters of a stock kernel and a group with a limit.
+pub fn add_qemu(at: &Path, pid: i32, name: &str) {
+    let group = format!("/m/{name}");
+    Process {
+        pid,
+        exe: Some("/usr/bin/qemu-system-x86_64"),
+        arguments: &["qemu-system-x86_64", "-name", &format!("guest={name}")],
+        group: &group,
+        vcpus: Some(2),
+        threads: &["qemu-system-x86", "CPU 0/KVM", "CPU 1/KVM", "IO iothread1"],
+    }
+    .write(at);
+    count(at, pid, 123_456);
+    let group = at.join(format!("sys/fs/cgroup{group}"));
+    fs::create_dir_all(&group).unwrap();
+    let stat = "usage_usec 1\nnr_periods 1\nnr_throttled 0\nthrottled_usec 0\n";
+    fs::write(group.join("cpu.stat"), stat).unwrap();
+}
+
+/// Has all of its counters say `value`.
+pub fn count(at: &Path, pid: i32, value: u64) {
+    let kvm = at.join(format!("sys/kernel/debug/kvm/{pid}-11"));
+    fs::create_dir_all(&kvm).unwrap();
+    for counter in STOCK_COUNTERS {
+        fs::write(kvm.join(counter), format!("{value}\n")).unwrap();
+    }
 }
