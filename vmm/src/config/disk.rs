@@ -162,6 +162,9 @@ mod tests {
             "/a",
             "path=/x",
             "path=/a,,,,b,ro",
+            // From a file.
+            "/a\0b",
+            "path=/a\0,,b",
             "path=/a,discard=off,id=x",
         ] {
             let disk: DiskArg = text.parse().unwrap();

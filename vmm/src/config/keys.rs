@@ -106,11 +106,19 @@ impl<'de> IntoDeserializer<'de> for Text<'_> {
 
 /// The parts between single commas.
 fn split(text: &str) -> Vec<String> {
-    // No option of the command line has a zero byte in it.
-    text.replace(",,", "\0")
-        .split(',')
-        .map(|part| part.replace('\0', ","))
-        .collect()
+    let mut parts = vec![];
+    let mut part = String::new();
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        // Of two, the first is the value's.
+        if c != ',' || chars.next_if_eq(&',').is_some() {
+            part.push(c);
+        } else {
+            parts.push(std::mem::take(&mut part));
+        }
+    }
+    parts.push(part);
+    parts
 }
 
 /// A value as [`parse`] takes it.
