@@ -26,6 +26,7 @@ pub use args::RunArgs;
 pub use console::ConsoleArg;
 pub use cpu::CpuArg;
 pub use disk::{DiskArg, DiskId};
+pub use memory::MemoryArg;
 pub use sched::SchedConfig;
 pub use values::{Id, NetArg, Pv, Seccomp, VmName, VsockArg};
 

@@ -1,5 +1,5 @@
 #![no_main]
 
-use vmm::fuzzing::{Seen, api};
+use vmm::fuzzing::{api, fuzz};
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| api(input, &mut Seen::default()));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| fuzz(api, input));

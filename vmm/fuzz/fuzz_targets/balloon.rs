@@ -1,5 +1,5 @@
 #![no_main]
 
-use vmm::fuzzing::{Seen, balloon};
+use vmm::fuzzing::{balloon, fuzz};
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| balloon(input, &mut Seen::default()));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| fuzz(balloon, input));

@@ -1,5 +1,5 @@
 #![no_main]
 
-use vmm::fuzzing::{Seen, block};
+use vmm::fuzzing::{block, fuzz};
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| block(input, &mut Seen::default()));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| fuzz(block, input));

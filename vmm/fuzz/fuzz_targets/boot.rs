@@ -1,5 +1,5 @@
 #![no_main]
 
-use vmm::fuzzing::{Seen, boot};
+use vmm::fuzzing::{boot, fuzz};
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| boot(input, &mut Seen::default()));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| fuzz(boot, input));

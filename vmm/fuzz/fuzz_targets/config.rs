@@ -1,5 +1,5 @@
 #![no_main]
 
-use vmm::fuzzing::{Seen, config};
+use vmm::fuzzing::{config, fuzz};
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| config(input, &mut Seen::default()));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| fuzz(config, input));

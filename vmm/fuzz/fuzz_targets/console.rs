@@ -1,5 +1,5 @@
 #![no_main]
 
-use vmm::fuzzing::{Seen, console};
+use vmm::fuzzing::{console, fuzz};
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| console(input, &mut Seen::default()));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| fuzz(console, input));

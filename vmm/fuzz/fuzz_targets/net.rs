@@ -1,5 +1,5 @@
 #![no_main]
 
-use vmm::fuzzing::{Seen, net};
+use vmm::fuzzing::{fuzz, net};
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| net(input, &mut Seen::default()));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| fuzz(net, input));

@@ -1,5 +1,5 @@
 #![no_main]
 
-use vmm::fuzzing::{Seen, registers};
+use vmm::fuzzing::{fuzz, registers};
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| registers(input, &mut Seen::default()));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| fuzz(registers, input));

@@ -1,5 +1,5 @@
 #![no_main]
 
-use vmm::fuzzing::{Seen, rng};
+use vmm::fuzzing::{fuzz, rng};
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| rng(input, &mut Seen::default()));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| fuzz(rng, input));

@@ -1,5 +1,5 @@
 #![no_main]
 
-use vmm::fuzzing::{Seen, vsock};
+use vmm::fuzzing::{fuzz, vsock};
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| vsock(input, &mut Seen::default()));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| fuzz(vsock, input));

@@ -10,6 +10,8 @@ mod config;
 mod console;
 mod devices;
 mod driver;
+mod keys;
+mod lines;
 mod registers;
 mod reuse;
 mod seen;
@@ -19,6 +21,8 @@ pub use boot::boot;
 pub use config::config;
 pub use console::console;
 pub use devices::{balloon, block, net, rng, vsock};
+pub use keys::keys;
+pub use lines::fuzz;
 pub use registers::registers;
 pub use seen::Seen;
 
