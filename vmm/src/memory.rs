@@ -71,8 +71,7 @@ impl Advice {
                 ))
             })?;
         }
-        let running = fs::read_to_string(KSM_RUN).unwrap_or_default();
-        if self.mergeable && running.trim() != "1" {
+        if self.mergeable && fs::read_to_string(KSM_RUN).unwrap_or_default().trim() != "1" {
             log::warn!("ksm=on: the host looks for no equal pages; echo 1 > {KSM_RUN}");
         }
         Ok(())

@@ -10,7 +10,7 @@ use seccompiler::{
     SeccompFilter, SeccompRule, TargetArch,
 };
 
-use super::Role;
+use super::{Role, search};
 use crate::config::Seccomp;
 
 /// `_IO(KVMIO, 0x80)`: what a running vCPU's thread asks of KVM.
@@ -233,22 +233,31 @@ pub fn program(role: Role, seccomp: Seccomp) -> Result<Option<BpfProgram>, Backe
 
 /// What lies below the filters of a machine's threads: the calls of any role, whatever their
 /// arguments, and those that confine a thread.
-pub fn base(seccomp: Seccomp) -> Result<Option<BpfProgram>, BackendError> {
+pub fn base(seccomp: Seccomp) -> Option<BpfProgram> {
+    let refused = refused(seccomp)?;
     let calls = Role::OF_A_MACHINE
         .into_iter()
         .flat_map(calls)
         .map(|allow| allow.0);
-    compile(calls.chain(CONFINING).map(any), seccomp)
+    let calls = calls.chain(CONFINING).map(|call| call as u32).collect();
+    Some(search::program(&calls, refused.into()))
+}
+
+/// What becomes of any other call; none where everything is allowed.
+fn refused(seccomp: Seccomp) -> Option<SeccompAction> {
+    match seccomp {
+        Seccomp::On => Some(SeccompAction::Trap),
+        Seccomp::Log => Some(SeccompAction::Log),
+        Seccomp::Off => None,
+    }
 }
 
 fn compile(
     calls: impl IntoIterator<Item = Allow>,
     seccomp: Seccomp,
 ) -> Result<Option<BpfProgram>, BackendError> {
-    let refused = match seccomp {
-        Seccomp::On => SeccompAction::Trap,
-        Seccomp::Log => SeccompAction::Log,
-        Seccomp::Off => return Ok(None),
+    let Some(refused) = refused(seccomp) else {
+        return Ok(None);
     };
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     for Allow(call, argument) in calls {

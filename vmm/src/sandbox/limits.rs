@@ -1,8 +1,9 @@
 //! What the process may use at most from now on.
 
-use std::fs::{File, read_dir};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
+use rustix::fs::{FileType, fstat};
+use rustix::io::dup;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{Error, Result};
@@ -11,9 +12,11 @@ use crate::{Error, Result};
 const DESCRIPTORS: u64 = 512;
 
 /// No core dump, which would have the guest's memory in it; few more descriptors than are
-/// open; no file longer than `longest` bytes, the longest that the machine writes.
+/// open, whose number is that of the first that is free; no file longer than `longest` bytes, the
+/// longest that the machine writes.
 pub fn set(longest: u64) -> Result<()> {
-    let open = read_dir("/proc/self/fd").map_or(DESCRIPTORS, |fds| fds.count() as u64);
+    let free = dup(std::io::stdin()).map_err(Error::system("count open files"))?;
+    let open = u64::from(free.as_raw_fd().unsigned_abs());
     let mut limits = vec![(Resource::Core, 0), (Resource::Nofile, open + DESCRIPTORS)];
     // A file that these are redirected to has no limit that vmm knows of.
     let (output, errors) = (std::io::stdout(), std::io::stderr());
@@ -35,7 +38,5 @@ pub fn set(longest: u64) -> Result<()> {
 }
 
 fn is_file(fd: BorrowedFd) -> bool {
-    let file = fd.try_clone_to_owned().map(File::from);
-    file.and_then(|file| file.metadata())
-        .is_ok_and(|meta| meta.is_file())
+    fstat(fd).is_ok_and(|file| FileType::from_raw_mode(file.st_mode) == FileType::RegularFile)
 }
