@@ -1,7 +1,7 @@
 //! The network device on a real tap, confined as by default.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write, stderr};
+use std::io::{ErrorKind, Read, Write, stderr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 use std::thread;
@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 use crate::guests::{assert_ended_by, start};
 use crate::payload::{Payload, Ring, WRITE, virtio};
-use crate::{no_kvm, vmm};
+use crate::{no_kvm, vmm, wait_until};
 
 /// A tap that stays until this is dropped.
 struct Tap {
@@ -40,9 +40,17 @@ fn attach(name: &str) -> File {
         .open("/dev/net/tun")
         .unwrap();
     let mut request = request(name, libc::IFF_TAP | libc::IFF_NO_PI);
-    // SAFETY: the descriptor is open, and the kernel reads and writes one ifreq.
-    let done = unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
-    assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+    // Busy: a program that another test is about to start still has this test's descriptor.
+    wait_until("the tap is free", || {
+        // SAFETY: the descriptor is open, and the kernel reads and writes one ifreq.
+        let done = unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
+        let error = std::io::Error::last_os_error();
+        assert!(
+            done == 0 || error.kind() == ErrorKind::ResourceBusy,
+            "{error}"
+        );
+        done == 0
+    });
     tun
 }
 

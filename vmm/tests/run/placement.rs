@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
+use vmfirst_host::act::cookie;
 use vmm::sched::{Slice, Tid, Uclamp};
 
 use crate::guests::{Running, start};
@@ -13,7 +14,7 @@ fn machine(options: &[&str]) -> Running {
     start(Payload::default().print("x").halt(), options)
 }
 
-fn vcpu(machine: &Running) -> Tid {
+fn of_vcpu(machine: &Running) -> Tid {
     let tasks = fs::read_dir(format!("/proc/{}/task", machine.vmm.id())).unwrap();
     let named = |entry: fs::DirEntry| {
         let name = fs::read_to_string(entry.path().join("comm")).ok()?;
@@ -30,15 +31,17 @@ fn a_vcpu_has_the_slice_that_was_asked_for() {
     if Slice::of(0).unwrap().is_none() {
         return skip("this kernel has no slice for each thread");
     }
-    let host = Slice::of(vcpu(&machine(&[]))).unwrap();
+    let host = Slice::of(of_vcpu(&machine(&[]))).unwrap();
     let asked = Some(Duration::from_micros(700));
     assert_ne!(host, asked);
     let slice = ["--vcpu-slice", "0.7ms"];
-    assert_eq!(Slice::of(vcpu(&machine(&slice))).unwrap(), asked);
+    assert_eq!(Slice::of(of_vcpu(&machine(&slice))).unwrap(), asked);
     // With a class of slices after a launch class without.
     let launch = ["--launch-class", "rr:5", "--launch-until", "x"];
     let launched = machine(&[&slice[..], &launch].concat());
-    crate::wait_until("the slice", || Slice::of(vcpu(&launched)).unwrap() == asked);
+    crate::wait_until("the slice", || {
+        Slice::of(of_vcpu(&launched)).unwrap() == asked
+    });
 }
 
 #[test]
@@ -62,30 +65,35 @@ fn a_vcpu_has_the_clamps_that_were_asked_for_or_there_is_no_machine() {
         return skip("this kernel has no utilisation clamps");
     }
     let machine = machine(&["--vcpu-uclamp", "100:900"]);
-    assert_eq!(Uclamp::of(vcpu(&machine)).unwrap().to_string(), "100:900");
+    assert_eq!(
+        Uclamp::of(of_vcpu(&machine)).unwrap().to_string(),
+        "100:900"
+    );
 }
 
-/// Where cores have one thread a cookie can't be had: asked for, that is an error; by
-/// default the machine runs.
+/// Where cores have one thread a cookie can't be had: asked for, that is an error, and no
+/// guest has run.
 #[test]
 fn a_cookie_that_was_asked_for_is_there_or_there_is_no_machine() {
     if no_kvm() {
         return;
     }
-    for (scope, needed) in [("off", false), ("vm", true), ("vcpu", true)] {
-        let kernel = Payload::default().print("x").power_off().elf();
-        let output = crate::vmm(kernel.path())
-            .args(["--core-sched", scope])
-            .output()
-            .unwrap();
-        let errors = String::from_utf8_lossy(&output.stderr);
-        match output.status.code() {
-            Some(0) => {}
-            code => {
-                assert!(needed && code == Some(1), "{scope}: {errors}");
-                assert!(errors.contains("core scheduling"), "{scope}: {errors}");
-                assert!(output.stdout.is_empty());
-            }
+    let has_cookies = cookie::of(0).is_ok();
+    for (scope, [main, vcpu]) in [("off", [0, 0]), ("vm", [1, 1]), ("vcpu", [1, 2])] {
+        let asked = ["--core-sched", scope];
+        if main == 0 || has_cookies {
+            let machine = machine(&asked);
+            let found = [machine.vmm.id() as Tid, of_vcpu(&machine)];
+            let found = found.map(|tid| cookie::of(tid).unwrap_or_default());
+            assert_eq!(found[0] != 0, main != 0, "{scope}: {found:x?}");
+            assert_eq!(found[0] == found[1], main == vcpu, "{scope}: {found:x?}");
+            continue;
         }
+        let kernel = Payload::default().print("x").power_off().elf();
+        let output = crate::vmm(kernel.path()).args(asked).output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{scope}: {errors}");
+        assert!(errors.contains("core scheduling"), "{scope}: {errors}");
+        assert!(output.stdout.is_empty());
     }
 }
