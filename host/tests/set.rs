@@ -218,6 +218,41 @@ fn what_makes_no_sense_is_one_line_and_changes_nothing() {
     assert_eq!(Class::of(tid).unwrap(), "fair");
 }
 
+/// Those that clap finds, too.
+#[test]
+fn what_cannot_be_understood_is_one_line() {
+    for (arguments, expected) in [
+        (vec!["no-such"], "unrecognized subcommand 'no-such'"),
+        (vec!["set"], "required arguments were not provided: <VM>..."),
+        (vec!["set", "x", "--vcpu-class", "no-such"], "vmf, bt, rr"),
+        (vec!["set", "x", "--vcpu-slice", "0"], "100us to 100ms"),
+        (vec!["stat", "--watch=0"], "not in 1..=3600"),
+        (vec!["stat", "--count", "3"], "--watch"),
+        (
+            vec!["stat", "--prometheus", "--json"],
+            "cannot be used with",
+        ),
+        (vec!["tune", "--apply"], "<PROFILE>"),
+        (vec!["tune", "--\u{1b}[31m"], "unexpected argument"),
+    ] {
+        let output = vmfirst(&arguments);
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
+        assert!(output.stdout.is_empty(), "{arguments:?}");
+        let one = text.strip_suffix('\n').unwrap_or_default();
+        assert!(
+            one.starts_with("vmfirst: ") && one.contains(expected),
+            "{arguments:?}: {text}"
+        );
+        assert!(!one.contains(char::is_control), "{text:?}");
+    }
+    for arguments in [vec!["--help"], vec!["set", "--help"], vec!["--version"]] {
+        let output = vmfirst(&arguments);
+        assert!(output.status.success() && output.stderr.is_empty());
+        assert!(!output.stdout.is_empty(), "{arguments:?}");
+    }
+}
+
 /// Who isn't root sees VMs by their threads' names, and is told what a class takes.
 #[test]
 fn without_root_nothing_is_half_done() {

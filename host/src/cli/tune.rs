@@ -64,10 +64,10 @@ impl Options {
         })?;
         print(&differences(&tuner, profile))?;
         if self.apply {
-            let count = tuner.apply(profile)?;
-            print(&format!(
-                "{count} changed; vmfirst tune --undo puts all back\n"
-            ))?;
+            print(&match tuner.apply(profile)? {
+                0 => "nothing to change\n".into(),
+                count => format!("{count} changed; vmfirst tune --undo puts all back\n"),
+            })?;
         }
         Ok(())
     }
