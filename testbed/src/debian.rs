@@ -18,6 +18,7 @@ const MODULES: &[&str] = &[
     "virtio_blk",
     "virtio_net",
     "virtio_rng",
+    "virtio_balloon",
     "evdev",
     "button",
 ];

@@ -60,7 +60,10 @@ const CMDLINE: &str =
     "root=LABEL=host rw console=ttyS0 nokaslr tsc=reliable lpj=4000000 panic=-1 quiet";
 /// Physical CPUs.
 const PCPUS: u32 = 2;
+/// Unless more are asked for.
 const MEM_MIB: u32 = 2048;
+/// What memory may be added to the machine's own: that of the two disks.
+const DISKS_MAX_MIB: u32 = 6144;
 /// Virtual time in s after which the host is given up.
 const LIMIT_S: u64 = 300;
 
@@ -69,6 +72,8 @@ const LIMIT_S: u64 = 300;
 pub struct LibvirtHost {
     dir: PathBuf,
     emulator: Emulator,
+    mem_mib: u32,
+    limit_s: u64,
 }
 
 impl LibvirtHost {
@@ -94,7 +99,21 @@ impl LibvirtHost {
             proc::run_logged(make, &cache.log("libvirt-host")?, cancel, |_| {})?;
             finish(&root, out, cancel)
         })?;
-        Ok(Self { dir, emulator })
+        Ok(Self {
+            dir,
+            emulator,
+            mem_mib: MEM_MIB,
+            limit_s: LIMIT_S,
+        })
+    }
+
+    /// The same with so much memory, for so long in virtual time.
+    pub fn with(self, mem_mib: u32, limit_s: u64) -> Self {
+        Self {
+            mem_mib,
+            limit_s,
+            ..self
+        }
     }
 
     /// Boots it with `files` on a second disk, runs `script`, one of them, there, and returns
@@ -110,15 +129,16 @@ impl LibvirtHost {
             kernel: self.dir.join("vmlinuz"),
             initrd: self.dir.join("initrd.img"),
             pcpus: PCPUS,
-            mem_mib: MEM_MIB,
+            mem_mib: self.mem_mib,
             round_ns: 3000,
             seed,
-            limit_s: LIMIT_S,
+            limit_s: self.limit_s,
         };
         let result = work.join(machine::RESULT);
         let mut qemu = machine.hardware(&work.join(machine::CONSOLE), &result);
         qemu.args(["-M", "pc,nvdimm=on"]);
-        qemu.args(["-m", &format!("{MEM_MIB},slots=2,maxmem=8G")]);
+        let most = self.mem_mib + DISKS_MAX_MIB;
+        qemu.args(["-m", &format!("{},slots=2,maxmem={most}M", self.mem_mib)]);
         let host = self.dir.join("disk.img");
         for (id, image, mib) in [("host", &host, DISK_MIB), ("files", &disk, FILES_MIB)] {
             let file = format!("share=off,mem-path={},size={mib}M", image.display());

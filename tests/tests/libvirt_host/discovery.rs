@@ -148,7 +148,11 @@ fn a_terminal_shows_the_roles_too() {
 #[ignore = "writes host/tests/trees"]
 fn record_trees() {
     let record = build(&["--example", "record"]).join("examples/record");
-    let said = run(&[("discovery", SCRIPT.into())], &[(&record, "record")]);
+    let said = run(
+        &[("discovery", SCRIPT.into())],
+        &[(&record, "record")],
+        |host| host,
+    );
     for name in ["libvirt", "qemu-debian"] {
         let (_, tree) = said.split_once(&format!("==== tree {name}\n")).unwrap();
         let (tree, _) = tree.split_once("==== tree").unwrap();

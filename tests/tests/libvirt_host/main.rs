@@ -1,6 +1,7 @@
 //! The host that operators have, emulated: Debian 12 with systemd, libvirt, QEMU and
 //! Debian's own kernel. It is booted once, and each module has a part of its script.
 
+mod density;
 mod discovery;
 mod ten_minutes;
 mod unit;
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
+use testbed::libvirt_host::LibvirtHost;
 use testbed::proc::Cancel;
 use testbed::workshop::{Workshop, repo};
 
@@ -44,6 +46,7 @@ static SAID: LazyLock<String> = LazyLock::new(|| {
             ("unit", unit::script()),
         ],
         &[],
+        |host| host,
     )
 });
 
@@ -67,9 +70,13 @@ fn after<'a>(said: &'a str, mark: &str) -> &'a str {
     }
 }
 
-/// Boots the host with the files that all parts use and `more`, and runs the parts there, each
-/// in a shell of its own.
-fn run(parts: &[(&str, String)], more: &[(&Path, &str)]) -> String {
+/// Boots the host as `of` makes it, with the files that all parts use and `more`, and runs the
+/// parts there, each in a shell of its own.
+fn run(
+    parts: &[(&str, String)],
+    more: &[(&Path, &str)],
+    of: impl FnOnce(LibvirtHost) -> LibvirtHost,
+) -> String {
     let workshop = Workshop::open(Cancel::default()).unwrap();
     let (vmm, debian, spin) = workshop.vmm_and_guests().unwrap();
     let files = tempfile::tempdir().unwrap();
@@ -94,7 +101,7 @@ fn run(parts: &[(&str, String)], more: &[(&Path, &str)]) -> String {
     fs::write(files.path().join("script"), script).unwrap();
 
     let work = tempfile::tempdir().unwrap();
-    let host = workshop.host_with_libvirt().unwrap();
+    let host = of(workshop.host_with_libvirt().unwrap());
     let said = host.run(files.path(), 1, work.path(), &Cancel::default());
     said.unwrap_or_else(|error| {
         let read = |name| fs::read_to_string(work.path().join(name)).unwrap_or_default();
