@@ -162,6 +162,7 @@ impl Screen {
         let rows = all
             .into_iter()
             .skip(self.first)
+            .take(body.height.into())
             .map(|(vm, rates)| row(vm, rates));
         let widths = COLUMNS.map(|(_, width)| Constraint::Length(width));
         let table = Table::new(rows, widths).column_spacing(0);
