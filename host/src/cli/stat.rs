@@ -256,8 +256,7 @@ fn object(
             let mut value = json!(rates.tasks.get(&task.tid));
             value["vcpu"] = json!(number);
             value["tid"] = json!(task.tid);
-            let kvm = of_vcpu(rates, number);
-            if !kvm.is_empty() {
+            if let Some(kvm) = of_vcpu(rates, number) {
                 value["kvm_per_second"] = json!(kvm);
             }
             if histogram {
@@ -329,13 +328,14 @@ fn whom(kvm: &Counted<f64>) -> Option<String> {
 }
 
 /// KVM's counters of a single vCPU, where they are told.
-fn of_vcpu(rates: &VmRates, number: u32) -> Counted<f64> {
+fn of_vcpu(rates: &VmRates, number: u32) -> Option<&Counted<f64>> {
     let mut vcpus = rates.counted.vcpus.iter();
-    vcpus
-        .find(|(vcpu, _)| *vcpu == number)
-        .map(|(_, kvm)| *kvm)
-        .unwrap_or_default()
+    let (_, kvm) = vcpus.find(|(vcpu, _)| *vcpu == number)?;
+    (!kvm.is_empty()).then_some(kvm)
 }
+
+/// What [`counters`] makes of none.
+const NO_COUNTERS: &str = "      -       -       -       -";
 
 fn counters(kvm: &Counted<f64>) -> String {
     format!(
@@ -410,7 +410,7 @@ fn table(vms: &[Vm], host: &HostRates, rates: &[VmRates], cpus: usize) -> String
                 times.ready_percent,
                 mark(times.ready_percent),
                 times.wait_us,
-                counters(&of_vcpu(rates, number)),
+                of_vcpu(rates, number).map_or(NO_COUNTERS.into(), counters),
             );
         }
     }
@@ -450,13 +450,18 @@ mod tests {
         let rates = VmRates {
             seconds: 2.0,
             tasks: [(8, times), (9, times)].into(),
-            counted: CountRates {
+            counted: std::sync::Arc::new(CountRates {
                 kvm: of(50.0),
                 vcpus: vec![(0, of(40.0)), (1, of(10.0))],
                 ..CountRates::default()
-            },
+            }),
         };
         (vm, rates)
+    }
+
+    #[test]
+    fn no_counters_are_as_wide_as_some() {
+        assert_eq!(counters(&Counted::default()), NO_COUNTERS);
     }
 
     /// NAME VCPU RUN% READY% WAIT HALTS SPINS YIELDS HITS THROT%

@@ -253,11 +253,11 @@ mod tests {
         let rates = VmRates {
             seconds: 1.0,
             tasks: [(n, rates)].into(),
-            counted: CountRates {
+            counted: std::sync::Arc::new(CountRates {
                 kvm: kvm.into_iter().collect(),
                 throttled_percent: Some(100.0),
                 ..CountRates::default()
-            },
+            }),
         };
         (vm, rates)
     }

@@ -33,7 +33,7 @@ pub struct VmSample {
     /// Its threads, by id.
     pub tasks: BTreeMap<i32, Times>,
     /// KVM's counters, all vCPUs together.
-    pub kvm: Counts,
+    pub kvm: Arc<Counts>,
     /// Those of each vCPU, where its process has their files open.
     pub vcpus: Vec<(u32, Counts)>,
     /// What its limits did to it.
@@ -47,7 +47,7 @@ pub struct VmSample {
 #[derive(Debug)]
 struct Reading {
     at: Instant,
-    kvm: Counts,
+    kvm: Arc<Counts>,
     vcpus: Vec<(u32, Counts)>,
     throttling: Option<Throttling>,
 }
@@ -214,7 +214,7 @@ impl Held {
         let (kvm, vcpus) = files.kvm.read();
         let reading = Reading {
             at,
-            kvm,
+            kvm: Arc::new(kvm),
             vcpus,
             throttling: files.limits.read(),
         };
@@ -232,7 +232,7 @@ impl Held {
         VmSample {
             at,
             tasks: tasks.collect(),
-            kvm: newest.map(|reading| reading.kvm).unwrap_or_default(),
+            kvm: newest.map_or_else(Arc::default, |reading| reading.kvm.clone()),
             vcpus: newest.map_or_else(Vec::new, |reading| reading.vcpus.clone()),
             throttling: newest.and_then(|reading| reading.throttling),
             counted: self.counted.clone(),
@@ -292,15 +292,14 @@ pub struct TaskRates {
 }
 
 /// What a VM did in an interval.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct VmRates {
     /// How long the interval was.
-    #[serde(skip)]
     pub seconds: f64,
     /// Its threads by id; those that were there at both ends.
     pub tasks: BTreeMap<i32, TaskRates>,
     /// What KVM counted and its limits did, over an interval of their own where VMs take turns.
-    pub counted: CountRates,
+    pub counted: Arc<CountRates>,
 }
 
 /// What KVM counted of a VM and its limits did to it, between two readings.
@@ -394,7 +393,7 @@ fn vm_rates(before: &VmSample, after: &VmSample) -> VmRates {
     VmRates {
         seconds,
         tasks: tasks.collect(),
-        counted: after.counted.as_deref().cloned().unwrap_or_default(),
+        counted: after.counted.clone().unwrap_or_default(),
     }
 }
 
@@ -447,7 +446,7 @@ mod tests {
         let vm = VmSample {
             at,
             tasks: BTreeMap::from([(7, times)]),
-            kvm: Counts::default(),
+            kvm: Arc::default(),
             vcpus: Vec::new(),
             throttling: None,
             counted: None,
@@ -506,7 +505,7 @@ mod tests {
         let start = Instant::now();
         let reading = |seconds, exits, throttled: u64| Reading {
             at: start + Duration::from_secs(seconds),
-            kvm: Counts::from_iter([("exits", exits)]),
+            kvm: Arc::new(Counts::from_iter([("exits", exits)])),
             vcpus: vec![(0, Counts::from_iter([("spin_exits", exits)]))],
             throttling: Some(Throttling {
                 nr_periods: throttled * 2,
