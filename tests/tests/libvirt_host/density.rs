@@ -138,13 +138,13 @@ fn write_the_table() {
     );
     let (head, rest) = page.split_once(begin).unwrap();
     let (_, tail) = rest.split_once(end).unwrap();
+    let commit = commit().unwrap_or_default();
     let all = measure(&ROWS, GUESTS);
     let mut table = format!("| {GUESTS} guests | MiB of the host | a guest |\n|---|---|---|\n");
     for ((name, ..), mib) in ROWS.iter().zip(all) {
         let each = mib / f64::from(GUESTS);
         let _ = writeln!(table, "| {name} | {mib:.0} | {each:.1} |");
     }
-    let commit = commit().unwrap_or_default();
     let _ = writeln!(table, "\nCommit {commit}.");
     fs::write(&path, format!("{head}{begin}{table}{end}{tail}")).unwrap();
 }
