@@ -43,7 +43,8 @@ echo "stat $($vmm stat --json)"
 $vmm stat --prometheus | sed 's/^/prometheus /'
 echo "stop $($vmm stop web --timeout 0)"
 wait
-for look in $(seq 100); do [ -e /run/vmfirst/web.lock ] && sleep 0.1; done
+there() { [ -e /run/vmfirst/web.lock ] || [ -e /sys/fs/cgroup/machines/web ]; }
+for look in $(seq 100); do there && sleep 0.1; done
 echo "left" /sys/fs/cgroup/machines/*/ /run/vmfirst/*
 "#;
 
