@@ -360,6 +360,12 @@ mod tests {
         PROFILES.iter().find(|p| p.name == name).unwrap()
     }
 
+    /// What is with a knob of the profile dense.
+    fn of_dense(tuner: &Tuner, name: &str) -> State {
+        let mut states = tuner.compare(profile("dense")).into_iter();
+        states.find(|(knob, ..)| knob.name == name).unwrap().2
+    }
+
     #[test]
     fn a_profile_is_shown_applied_and_undone() {
         let files = [
@@ -368,21 +374,14 @@ mod tests {
             (SLICE, "2800000\n", true),
         ];
         let (root, tuner) = host(&files);
-        let states = tuner.compare(profile("dense"));
-        let state = |name: &str| {
-            states
-                .iter()
-                .find(|(k, ..)| k.name == name)
-                .unwrap()
-                .2
-                .clone()
-        };
+        let state = |name| of_dense(&tuner, name);
         assert_eq!(state("halt_poll_ns"), State::Differs("200000".into()));
         assert!(
             matches!(state("pause_filter_count"), State::Fixed(now, why) if now == "1000" && why.contains("modprobe.d"))
         );
         assert!(matches!(state("directed_yield"), State::Lacking(_)));
         // Another maker's.
+        let states = tuner.compare(profile("dense"));
         assert!(states.iter().all(|(knob, ..)| knob.name != "ple_window"));
         assert_eq!(tuner.apply(profile("dense")).unwrap(), 2);
         let read = |path: &str| fs::read_to_string(root.path().join(path)).unwrap();
@@ -405,15 +404,7 @@ mod tests {
         let mode = "sys/kernel/directed_yield/mode";
         let tracking = "sys/module/kvm/parameters/ipi_tracking";
         let (root, tuner) = host(&[(mode, "lend\n", true), (tracking, "N\n", true)]);
-        let states = tuner.compare(profile("dense"));
-        let state = |name: &str| {
-            states
-                .iter()
-                .find(|(k, ..)| k.name == name)
-                .unwrap()
-                .2
-                .clone()
-        };
+        let state = |name| of_dense(&tuner, name);
         assert_eq!(state("directed_yield"), State::Same("lend".into()));
         assert_eq!(state("ipi_tracking"), State::Differs("N".into()));
         assert_eq!(tuner.apply(profile("dense")).unwrap(), 1);
@@ -431,12 +422,9 @@ mod tests {
             ("[none] integrity confidentiality\n", "debugfs"),
         ] {
             let (_root, tuner) = host(&[(HALT, "200000\n", true), (lockdown, text, true)]);
-            let states = tuner.compare(profile("dense"));
-            let slice = states
-                .iter()
-                .find(|(knob, ..)| knob.name == "base_slice_ns");
-            let State::Lacking(said) = &slice.unwrap().2 else {
-                panic!("{states:?}");
+            let slice = of_dense(&tuner, "base_slice_ns");
+            let State::Lacking(said) = slice else {
+                panic!("{slice:?}");
             };
             assert!(said.contains(why), "{said}");
             assert_eq!(said == LOCKED_DOWN, text.contains("[integrity]"));

@@ -4,6 +4,7 @@
 use std::fmt::Write;
 use std::fs;
 
+use dense_report::md::Table;
 use testbed::workshop::{commit, repo};
 
 use crate::run;
@@ -140,11 +141,12 @@ fn write_the_table() {
     let (_, tail) = rest.split_once(end).unwrap();
     let commit = commit().unwrap_or_default();
     let all = measure(&ROWS, GUESTS);
-    let mut table = format!("| {GUESTS} guests | MiB of the host | a guest |\n|---|---|---|\n");
+    let guests = format!("{GUESTS} guests");
+    let mut table = Table::new([guests.as_str(), "MiB of the host", "a guest"]);
     for ((name, ..), mib) in ROWS.iter().zip(all) {
         let each = mib / f64::from(GUESTS);
-        let _ = writeln!(table, "| {name} | {mib:.0} | {each:.1} |");
+        table.row([name.to_string(), format!("{mib:.0}"), format!("{each:.1}")]);
     }
-    let _ = writeln!(table, "\nCommit {commit}.");
-    fs::write(&path, format!("{head}{begin}{table}{end}{tail}")).unwrap();
+    let text = format!("{table}\nCommit {commit}.\n");
+    fs::write(&path, format!("{head}{begin}{text}{end}{tail}")).unwrap();
 }

@@ -23,7 +23,7 @@ use vmm::sched::Class;
 
 use crate::guests::{Running, assert_ended_by, start};
 use crate::payload::Payload;
-use crate::{no_kvm, skip, vmm, wait_until};
+use crate::{no_kvm, skip, vmm, wait_until, web};
 
 /// A machine called web with two vCPUs.
 struct Machine {
@@ -677,12 +677,9 @@ fn a_name_is_one_machines_at_a_time() {
         return;
     }
     let machine = Machine::halting();
-    let dir = machine.run_dir.path().to_str().unwrap();
     let kernel = Payload::default().print("OK").power_off().elf();
-    let again = || {
-        let named = ["--name", "web", "--run-dir", dir];
-        vmm(kernel.path()).args(named).output().unwrap()
-    };
+    let named = web(&machine.run_dir);
+    let again = || vmm(kernel.path()).args(named).output().unwrap();
     let refused = again();
     let errors = String::from_utf8_lossy(&refused.stderr);
     assert_eq!(refused.status.code(), Some(1), "{errors}");
@@ -691,11 +688,7 @@ fn a_name_is_one_machines_at_a_time() {
     assert_eq!(machine.ask("GET", "/v1/info", "").0, 200);
     let Machine { running, run_dir } = machine;
     assert_ended_by(running, Signal::QUIT);
-    let output = vmm(kernel.path())
-        .args(["--name", "web", "--run-dir"])
-        .arg(run_dir.path())
-        .output()
-        .unwrap();
+    let output = vmm(kernel.path()).args(web(&run_dir)).output().unwrap();
     assert!(output.status.success());
     assert_eq!(fs::read_dir(run_dir.path()).unwrap().count(), 0);
 }

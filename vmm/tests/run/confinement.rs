@@ -18,7 +18,7 @@ use vmm::rundir::RunDir;
 use crate::guests::{Running, assert_ended_by, read_sector_1, start, two_sectors};
 use crate::payload::Payload;
 use crate::sched::cgroups;
-use crate::{no_kvm, vmm, wait_until};
+use crate::{no_kvm, vmm, wait_until, web};
 
 /// A field of /proc/PID/task/TID/status.
 type Field = (&'static str, &'static str);
@@ -245,12 +245,7 @@ fn who_cleans_up_behind_a_machine_is_confined_too() {
         return;
     }
     let run_dir = tempfile::tempdir().unwrap();
-    let named = [
-        "--name",
-        "web",
-        "--run-dir",
-        run_dir.path().to_str().unwrap(),
-    ];
+    let named = web(&run_dir);
     for (seccomp, mode) in [("on", "2"), ("log", "2"), ("off", "0")] {
         let options = [&NOBODY[..], &named, &["--seccomp", seccomp]].concat();
         let machine = machine(&options);

@@ -24,6 +24,7 @@ mod unit;
 mod vsock;
 mod wait;
 
+use tempfile::TempDir;
 use wait::wait_until;
 
 /// `vmm run` on a kernel, with a small memory and no input.
@@ -38,6 +39,12 @@ fn run_command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vmm"));
     command.args(["run", "--stay-root"]).stdin(Stdio::null());
     command
+}
+
+/// The options of a machine with a name, in a folder of its test.
+fn web(run_dir: &TempDir) -> [&str; 4] {
+    let folder = run_dir.path().to_str().unwrap();
+    ["--name", "web", "--run-dir", folder]
 }
 
 /// Only a machine without KVM may skip a test; it says so, past the test's own capture.

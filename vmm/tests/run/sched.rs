@@ -6,7 +6,7 @@ use std::process::{Child, Stdio};
 
 use crate::guests::{Running, start};
 use crate::payload::Payload;
-use crate::{no_kvm, skip, vmm, wait_until};
+use crate::{no_kvm, skip, vmm, wait_until, web};
 use rustix::process::{Pid, Signal, kill_process};
 
 const SCHED_RR: &str = "2";
@@ -255,12 +255,7 @@ fn a_name_remembers_the_group_that_a_killed_machine_left() {
         return;
     };
     let run_dir = tempfile::tempdir().unwrap();
-    let named = [
-        "--name",
-        "web",
-        "--run-dir",
-        run_dir.path().to_str().unwrap(),
-    ];
+    let named = web(&run_dir);
     let name = format!("vmm-test-{}-named", std::process::id());
     let mut child = halting(&[&named[..], &["--cgroup", &name]].concat());
     child.kill().unwrap();
