@@ -9,6 +9,7 @@ pub mod act;
 #[cfg(feature = "cli")]
 pub mod cli;
 mod error;
+pub mod exposition;
 pub mod model;
 pub mod read;
 pub mod steer;

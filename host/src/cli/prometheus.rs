@@ -1,56 +1,11 @@
-//! Counters in Prometheus's text format, version 0.0.4. Names have one prefix and a base
-//! unit; what libvirt's exporters call the same stands in HELP.
+//! The counters of VMs for Prometheus. Names have one prefix and a base unit; what libvirt's
+//! exporters call the same stands in HELP.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
+use crate::exposition::{Family, escaped, written};
 use crate::model::{Sample, Vm};
 use crate::read::Root;
-
-/// A family: name, type, help.
-struct Family {
-    name: &'static str,
-    kind: &'static str,
-    help: &'static str,
-    lines: String,
-}
-
-impl Family {
-    fn new(name: &'static str, kind: &'static str, help: &'static str) -> Self {
-        Self {
-            name,
-            kind,
-            help,
-            lines: String::new(),
-        }
-    }
-
-    fn add(&mut self, labels: &[(&str, &str)], value: f64) {
-        let labels: Vec<_> = labels
-            .iter()
-            .map(|(name, value)| format!("{name}=\"{}\"", escaped(value)))
-            .collect();
-        let labels = match labels.is_empty() {
-            true => String::new(),
-            false => format!("{{{}}}", labels.join(",")),
-        };
-        // Writing to a string can't fail.
-        let _ = writeln!(self.lines, "{}{labels} {value}", self.name);
-    }
-}
-
-/// A label's value: the format has three escapes, and passes other characters.
-fn escaped(text: &str) -> String {
-    let plain = text
-        .replace('\\', "\\\\")
-        .replace('"', "\\\"")
-        .replace('\n', "\\n");
-    // A control character is legal there and harms whoever prints it.
-    plain
-        .chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
-}
 
 /// All counters of these VMs.
 pub fn text(root: &Root, vms: &[Vm], sample: &Sample) -> String {
@@ -184,17 +139,7 @@ pub fn text(root: &Root, vms: &[Vm], sample: &Sample) -> String {
         info, vcpus, run, delay, turns, io_delay, kvm, vcpu_kvm, periods, throttled, held,
         host_idle, host_steal, cpus, pressure,
     ];
-    let mut text = String::new();
-    for Family {
-        name,
-        kind,
-        help,
-        lines,
-    } in families.iter().filter(|f| !f.lines.is_empty())
-    {
-        let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{lines}");
-    }
-    text
+    written(&families)
 }
 
 /// A label for each VM: its name, and its process's id where several have that name.
