@@ -16,6 +16,7 @@
 //! | [`cascade`] | whom does a spinning vCPU yield to? |
 //! | [`scan`] | and if nothing is known? |
 //! | [`vmf`] | how do vCPUs queue in a class above fair? |
+//! | [`ext`] | and in a sched_ext scheduler, on a kernel as it comes? |
 //!
 //! # Units
 //!
@@ -34,6 +35,7 @@
 pub mod cascade;
 pub mod debooster;
 pub mod eevdf;
+pub mod ext;
 pub mod ipi;
 pub mod scan;
 pub mod vmf;

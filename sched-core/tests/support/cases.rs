@@ -1,8 +1,8 @@
 //! The functions that exist in both languages, and what to feed them. Also compiled into the
 //! mutants' worker, which has nothing but `sched_core`.
 
-use sched_core::debooster;
 use sched_core::ipi::word;
+use sched_core::{debooster, ext};
 
 use super::inputs::Arg;
 
@@ -141,5 +141,75 @@ pub const IPI_LINK_WORD_MANY: &[Case] = &[
         args: &[],
         c: "IPI_LINK_PROBES ^ (u64)IPI_LINK_MANY << 8 ^ (u64)IPI_LINK_SEQ << 16",
         rust: |_| u64::from(word::PROBES) ^ u64::from(word::MANY) << 8 ^ u64::from(word::SEQ) << 16,
+    },
+];
+
+/// `scx/bpf/policy.h`.
+pub const SCX_POLICY: &[Case] = &[
+    Case {
+        name: "scx_before",
+        args: &[Arg::Time, Arg::Near],
+        c: "scx_before(a[0], a[1])",
+        rust: |a| ext::before(a[0], a[1]).into(),
+    },
+    Case {
+        name: "scx_split",
+        args: &[Arg::Any, Arg::Any, Arg::Any],
+        c: "scx_split(a[0], a[1], a[2])",
+        rust: |a| ext::split(a[0], a[1], a[2]),
+    },
+    Case {
+        name: "scx_charge",
+        args: &[Arg::Any, Arg::Any],
+        c: "scx_charge(a[0], a[1])",
+        rust: |a| ext::charge(a[0], a[1]),
+    },
+    Case {
+        name: "scx_place",
+        args: &[Arg::Time, Arg::Near, Arg::Span],
+        c: "scx_place(a[0], a[1], a[2])",
+        rust: |a| ext::place(a[0], a[1], a[2]),
+    },
+    Case {
+        name: "scx_preempts",
+        args: &[Arg::Time, Arg::Near, Arg::Span],
+        c: "scx_preempts(a[0], a[1], a[2])",
+        rust: |a| ext::preempts(a[0], a[1], a[2]).into(),
+    },
+    Case {
+        name: "scx_may_lend",
+        args: &[Arg::Time, Arg::Near, Arg::Span],
+        c: "scx_may_lend(a[0], a[1], a[2])",
+        rust: |a| ext::may_lend(a[0], a[1], a[2]).into(),
+    },
+    Case {
+        name: "scx_floor_gap",
+        args: &[Arg::Span, Arg::Any, Arg::Any],
+        c: "scx_floor_gap(a[0], a[1], a[2])",
+        rust: |a| ext::floor_gap(a[0], a[1], a[2]),
+    },
+    Case {
+        name: "scx_floor_hurry",
+        args: &[Arg::Any, Arg::Any, Arg::U32, Arg::U32],
+        c: "scx_floor_hurry(a[0], a[1], a[2], a[3])",
+        rust: |a| ext::floor_hurry(a[0], a[1], a[2], a[3]),
+    },
+    Case {
+        name: "scx_burst_refill",
+        args: &[Arg::Any, Arg::Any, Arg::Any],
+        c: "scx_burst_refill(a[0], a[1], a[2])",
+        rust: |a| ext::burst_refill(a[0], a[1], a[2]),
+    },
+    Case {
+        name: "scx_burst_spend",
+        args: &[Arg::Any, Arg::Any],
+        c: "scx_burst_spend(a[0], a[1])",
+        rust: |a| ext::burst_spend(a[0], a[1]),
+    },
+    Case {
+        name: "scx_bucket",
+        args: &[Arg::Any, Arg::Any],
+        c: "scx_bucket(a[0], a[1])",
+        rust: |a| ext::bucket(a[0], a[1]),
     },
 ];

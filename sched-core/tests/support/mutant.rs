@@ -16,6 +16,7 @@ fn main() {
         .iter()
         .chain(cases::IPI_LINK_WORD)
         .chain(cases::IPI_LINK_WORD_MANY)
+        .chain(cases::SCX_POLICY)
         .find(|case| case.name == name)
         .unwrap();
     let mut bytes = [0; BLOCK * NARGS * 8];
