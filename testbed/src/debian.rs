@@ -76,7 +76,7 @@ fn newest() -> Result<(String, String)> {
 }
 
 /// The first of `Depends: name (= version), …`.
-fn dependency(show: &str) -> Option<(String, String)> {
+pub(crate) fn dependency(show: &str) -> Option<(String, String)> {
     let depends = show.lines().find_map(|l| l.strip_prefix("Depends: "))?;
     let (name, rest) = depends.split_once(" (= ")?;
     let (version, _) = rest.split_once(')')?;
@@ -105,27 +105,43 @@ pub(crate) fn found(folder: &Path, is_it: impl Fn(&str) -> bool) -> Result<PathB
         .ok_or_else(|| Error::Setup(format!("{}: not what was expected", folder.display())))
 }
 
-/// Takes the kernel and the modules, each after those that it needs.
+/// Takes the kernel and the modules.
 fn install(package: &Path, out: &Path) -> Result<()> {
     let kernel = found(&package.join("boot"), |name| name.starts_with("vmlinuz-"))?;
     fs::copy(&kernel, out.join("vmlinuz")).map_err(Error::io("copy", &kernel))?;
     let tree = found(&package.join("lib/modules"), |_| true)?;
-    let list = tree.join("modules.order");
-    let list = fs::read_to_string(&list).map_err(Error::io("read", &list))?;
-    let paths: BTreeMap<String, &str> =
-        list.lines().map(|path| (module_name(path), path)).collect();
+    install_modules(&tree, MODULES, &out.join("modules"))
+}
+
+/// Unpacks modules out of a kernel's tree of them; a file called `order` names them, each
+/// after those that it needs.
+pub(crate) fn install_modules(tree: &Path, names: &[&str], to: &Path) -> Result<()> {
+    let mut paths = BTreeMap::new();
+    find_modules(tree, &mut paths)?;
     let mut modules = Modules {
-        tree: &tree,
         paths,
-        to: out.join("modules"),
+        to: to.into(),
         order: Vec::new(),
     };
-    fs::create_dir(&modules.to).map_err(Error::io("create", &modules.to))?;
-    for name in MODULES {
+    fs::create_dir(to).map_err(Error::io("create", to))?;
+    for name in names {
         modules.take(name)?;
     }
-    let order = modules.to.join("order");
+    let order = to.join("order");
     fs::write(&order, modules.order.join("\n") + "\n").map_err(Error::io("write", &order))
+}
+
+/// All packed modules below a folder, by name.
+fn find_modules(folder: &Path, paths: &mut BTreeMap<String, PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(folder).map_err(Error::io("read", folder))? {
+        let path = entry.map_err(Error::io("read", folder))?.path();
+        if path.is_dir() {
+            find_modules(&path, paths)?;
+        } else if let Some(name) = path.to_str().filter(|path| path.ends_with(".ko.xz")) {
+            paths.insert(module_name(name), path);
+        }
+    }
+    Ok(())
 }
 
 /// The name of the module in a file: dashes count as underscores.
@@ -135,25 +151,22 @@ fn module_name(path: &str) -> String {
     stem.replace('-', "_")
 }
 
-struct Modules<'a> {
-    tree: &'a Path,
-    paths: BTreeMap<String, &'a str>,
+struct Modules {
+    paths: BTreeMap<String, PathBuf>,
     to: PathBuf,
     order: Vec<String>,
 }
 
-impl Modules<'_> {
+impl Modules {
     /// A module and what it needs.
     fn take(&mut self, name: &str) -> Result<()> {
         if self.order.iter().any(|taken| taken == name) {
             return Ok(());
         }
-        let path = self.paths.get(name).ok_or_else(|| {
+        let packed = self.paths.get(name).cloned().ok_or_else(|| {
             Error::Setup(format!("Debian's kernel has no module {name} any more"))
         })?;
         let to = self.to.join(format!("{name}.ko"));
-        // Listed as .ko, packed as .ko.xz.
-        let packed = self.tree.join(format!("{path}.xz"));
         let out = fs::File::create(&to).map_err(Error::io("create", &to))?;
         let mut xz = proc::command("xz");
         xz.arg("-dc").arg(&packed).stdout(out);

@@ -8,6 +8,7 @@ use crate::debian::{BUSYBOX, DebianGuest};
 use crate::initrd::{Files, build};
 use crate::kernel::Kernel;
 use crate::programs::Programs;
+use crate::scx_host::DebianHost;
 use crate::{Error, Result, packages};
 
 /// A workload's guest image: its name, a program of ours, programs from Debian
@@ -128,6 +129,9 @@ const QEMU_FIRMWARE: &str = "/usr/share/qemu/bios-microvm.bin";
 
 /// From the package iproute2: makes taps and gives them addresses.
 const IP: &str = "/usr/sbin/ip";
+
+/// From the package util-linux: makes a task an offline one.
+const CHRT: &str = "/usr/bin/chrt";
 
 /// Workloads of the guest that is a kernel of its own; it needs no image.
 const PAYLOADS: &[&str] = &["truth-all", "truth-call", "truth-lock", "truth-wake"];
@@ -262,6 +266,33 @@ pub fn host_with_bench(
     let mut files = host_files(workload, programs, guest_kernel, cache)?;
     files.add("/vmfirst/dense-bench", &programs.bench())?;
     build("host-with-bench", &files, cache)
+}
+
+/// The same for a kernel of Debian's that has KVM as modules, with our sched_ext scheduler
+/// beside our VMM, which runs from the start on with the options in the file `options`.
+pub fn host_with_scheduler(
+    workload: &str,
+    programs: &Programs,
+    guest_kernel: &Kernel,
+    scheduler: &Path,
+    options: Option<&Path>,
+    debian: &DebianHost,
+    cache: &Cache,
+) -> Result<PathBuf> {
+    let mut files = host_files(workload, programs, guest_kernel, cache)?;
+    if let Some(options) = options {
+        files.add("/scheduler", options)?;
+    }
+    files.add("/init", &debian.init)?;
+    files.add("/init.vmfirst", &programs.path("dense-init"))?;
+    files.add("/vmfirst/scx_vmfirst", scheduler)?;
+    files.add("/vmfirst/ipi-probe", &programs.path("ipi-probe"))?;
+    files.add(BUSYBOX, Path::new(BUSYBOX))?;
+    files.add_program(CHRT)?;
+    for (name, path) in debian.modules()? {
+        files.add(&format!("/modules/{name}"), &path)?;
+    }
+    build("host-with-scheduler", &files, cache)
 }
 
 /// Builds the emulated host's image for the tests of IPIs: no guest but the probe's.

@@ -23,6 +23,7 @@ pub mod payload;
 pub mod proc;
 pub mod programs;
 pub mod progress;
+pub mod scx_host;
 pub mod sparse;
 pub mod topics;
 pub mod workshop;

@@ -9,6 +9,8 @@ const NEEDED: &[&str] = &[
     "bc",
     "bison",
     "build-essential",
+    // Compiles BPF.
+    "clang",
     "cpio",
     "dbench",
     "dpkg-dev",

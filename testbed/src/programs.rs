@@ -1,6 +1,7 @@
 //! Our own programs, linked statically so that the images need no libraries for them.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::cache::Cache;
 use crate::proc::{self, Cancel};
@@ -21,6 +22,15 @@ pub const IN_IMAGES: &[&str] = &[
 /// changes no program of an image.
 const BESIDE: &[&str] = &["dense-bench"];
 
+/// The sched_ext scheduler, with the archives that it takes of Debian's libelf-dev and zlib1g-dev.
+const SCHEDULER: [&str; 4] = [
+    "--package",
+    "scx-vmfirst",
+    "--features",
+    "scx-vmfirst/static",
+];
+const ARCHIVES: (&str, &str) = ("LIBBPF_SYS_LIBRARY_PATH", "/usr/lib/x86_64-linux-gnu");
+
 /// Where the built programs are.
 #[derive(Debug, Clone)]
 pub struct Programs {
@@ -32,23 +42,25 @@ pub struct Programs {
 impl Programs {
     /// Builds them; cargo knows by itself what is still good.
     pub fn build(repo: &Path, cache: &Cache, cancel: &Cancel) -> Result<Self> {
-        let target = repo.join("target/static");
         for packages in [IN_IMAGES, BESIDE] {
-            let mut cargo = proc::command("cargo");
-            cargo
-                .current_dir(repo)
-                .args(["build", "--release", "--target", TARGET, "--target-dir"])
-                .arg(&target)
-                .env("RUSTFLAGS", flags(repo));
+            let mut cargo = cargo_build(repo);
             for package in packages {
                 cargo.args(["--package", package]);
             }
             proc::run_logged(cargo, &cache.log("programs")?, cancel, |_| {})?;
         }
         Ok(Self {
-            dir: target.join(TARGET).join("release"),
+            dir: target_dir(repo).join(TARGET).join("release"),
             payload: payload::build(repo, cache)?,
         })
+    }
+
+    /// Builds the sched_ext scheduler, which only hosts with such a kernel need; its path.
+    pub fn scheduler(repo: &Path, cache: &Cache, cancel: &Cancel) -> Result<PathBuf> {
+        let mut cargo = cargo_build(repo);
+        cargo.args(SCHEDULER).env(ARCHIVES.0, ARCHIVES.1);
+        proc::run_logged(cargo, &cache.log("scheduler")?, cancel, |_| {})?;
+        Ok(target_dir(repo).join(TARGET).join("release/scx_vmfirst"))
     }
 
     /// The path of one that goes into images.
@@ -61,6 +73,20 @@ impl Programs {
     pub fn bench(&self) -> PathBuf {
         self.dir.join("dense-bench")
     }
+}
+
+fn target_dir(repo: &Path) -> PathBuf {
+    repo.join("target/static")
+}
+
+fn cargo_build(repo: &Path) -> Command {
+    let mut cargo = proc::command("cargo");
+    cargo
+        .current_dir(repo)
+        .args(["build", "--release", "--target", TARGET, "--target-dir"])
+        .arg(target_dir(repo))
+        .env("RUSTFLAGS", flags(repo));
+    cargo
 }
 
 /// Static, and without this machine's paths in panic messages: they would move

@@ -15,6 +15,7 @@ use crate::machine::{self, Machine};
 use crate::proc::{self, Cancel};
 use crate::programs::Programs;
 use crate::progress::Progress;
+use crate::scx_host::DebianHost;
 use crate::{Result, image, packages, payload};
 
 /// The repository that this was built in.
@@ -248,6 +249,22 @@ impl Workshop {
         let kernel = self.host_kernel(kernel)?;
         self.host(kernel, |programs, guest| {
             image::host_with_bench(workload, programs, guest, &self.cache)
+        })
+    }
+
+    /// A host with Debian's newest packaged kernel, which has sched_ext, and our scheduler; it
+    /// runs from the start on where its options are given.
+    pub fn host_with_scheduler(&self, workload: &str, options: Option<&str>) -> Result<Host> {
+        packages::install_for_tests(&self.cache, &self.cancel)?;
+        let line = self.progress.spinner("Debian's kernel and the scheduler");
+        let debian = DebianHost::build(&self.repo, &self.cache, &self.cancel)?;
+        let scheduler = Programs::scheduler(&self.repo, &self.cache, &self.cancel)?;
+        let options = options
+            .map(|options| debian.options(options, &self.cache))
+            .transpose()?;
+        line.finish_and_clear();
+        self.host(debian.kernel(), |programs, guest| {
+            image::host_with_scheduler(workload, programs, guest, &scheduler, &debian, &self.cache)
         })
     }
 

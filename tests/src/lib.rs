@@ -58,6 +58,30 @@ pub fn host_with_bench(kernel: HostKernel) -> Host {
     workshop().host_with_bench(kernel, WORKLOAD).unwrap()
 }
 
+/// A host with Debian's newest packaged kernel, which has sched_ext, and our scheduler for it.
+pub fn host_with_scheduler() -> Host {
+    let host = workshop().host_with_scheduler(WORKLOAD, None);
+    host.unwrap()
+}
+
+/// The same for cells of a workload: the scheduler runs with these options, or fair.
+pub fn parts_with_scheduler(workload: &str, options: Option<&str>) -> Parts {
+    let host = workshop().host_with_scheduler(workload, options).unwrap();
+    Parts {
+        emulator: host.emulator,
+        kernels: [(HostKernel::Stock, host.kernel)].into(),
+        host_images: [(workload.to_string(), host.initrd)].into(),
+    }
+}
+
+/// A script of busybox's shell on the host.
+pub fn script(text: &str) -> Launch {
+    Launch {
+        command: ["/bin/busybox", "sh", "-c", text].map(String::from).into(),
+        input: String::new(),
+    }
+}
+
 /// A command on the host, whose words have no blanks in them.
 pub fn launch(line: &str) -> Launch {
     Launch {

@@ -2,8 +2,8 @@
 //! other tests may lack: the CPU controller of cgroup v2, and KVM's counters of spinning
 //! and yields. The machine keeps nothing of root: who steers it has the rights.
 
-use dense_record::job::{Done, Job, Launch};
-use e2e::{host_of_debian, kernel, run_host};
+use dense_record::job::{Done, Job};
+use e2e::{host_of_debian, kernel, run_host, script};
 use serde_json::Value;
 use testbed::kernel::Variant;
 use testbed::workshop::Host;
@@ -74,12 +74,7 @@ fn shares_classes_and_cpus_are_what_was_asked_for_and_counters_are_told() {
         kernel: kernel(Variant::Patched),
         ..host_of_debian()
     };
-    let job = Job::Launches(vec![Launch {
-        command: ["/bin/busybox", "sh", "-c", SCRIPT]
-            .map(String::from)
-            .into(),
-        input: String::new(),
-    }]);
+    let job = Job::Launches(vec![script(SCRIPT)]);
     let (output, done) = run_host(&host, &job, 1);
     let Done::Launches(launched) = done else {
         panic!("{done:?}");
