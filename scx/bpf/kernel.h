@@ -29,7 +29,9 @@ enum bpf_map_type {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_TASK_STORAGE = 29,
+	BPF_MAP_TYPE_CGRP_STORAGE = 32,
 };
 
 #define E_NOMEM		12
@@ -86,6 +88,21 @@ struct scx_exit_info {
 
 struct scx_init_task_args {
 	bool fork;
+};
+
+/* The last one is of 7.x. */
+struct scx_cgroup_init_args {
+	u32 weight;
+	bool sched_idle;
+};
+
+struct kernfs_node {
+	u64 id;
+};
+
+struct cgroup {
+	s32 level;
+	struct kernfs_node *kn;
 };
 
 struct scx_exit_task_args {
@@ -151,6 +168,9 @@ struct sched_ext_ops {
 	s32 (*init_task)(struct task_struct *p, struct scx_init_task_args *args);
 	void (*exit_task)(struct task_struct *p, struct scx_exit_task_args *args);
 	void (*enable)(struct task_struct *p);
+	s32 (*cgroup_init)(struct cgroup *cgrp, struct scx_cgroup_init_args *args);
+	void (*cgroup_set_weight)(struct cgroup *cgrp, u32 weight);
+	void (*cgroup_set_idle)(struct cgroup *cgrp, bool idle);
 	s32 (*init)(void);
 	void (*exit)(struct scx_exit_info *info);
 	u64 flags;

@@ -146,6 +146,7 @@ struct cpu_ctx {
 	u64 floor_since[NR_LANES];
 	u64 floor_gap[NR_LANES];
 	u64 rescue_at;
+	u64 floor_late;
 	u32 floor_turn;
 };
 
@@ -167,6 +168,9 @@ struct task_ctx {
 	u64 waits_since;
 	u64 burst;
 	u64 share;
+	/* Where it competes, and with which weight. */
+	u64 group;
+	u64 weight;
 	/* Who has to answer the last IPI, by vcpu_idx, its vector and when it was sent. */
 	u64 want[MAX_VCPUS / 64];
 	u64 sent_at;
@@ -185,6 +189,10 @@ struct task_ctx {
 	bool woken;
 	/* Is among its VM's active threads. */
 	bool active;
+	/* Competes in its group, as a part of its VM or alone. */
+	bool competes;
+	bool in_vm;
+	bool offline_group;
 };
 
 struct {

@@ -20,6 +20,7 @@
 #include "kfuncs.h"
 #include "state.h"
 #include "kvm.h"
+#include "groups.h"
 
 char _license[] SEC("license") = "GPL";
 
@@ -28,6 +29,8 @@ char _license[] SEC("license") = "GPL";
 #define WAKE_LOOKS	32
 #define RESCUE_LOOKS	8
 #define RESCUE_EVERY	100000000ULL
+/* A floor that is later than this was not waited for all the time. */
+#define LATE_MOST	10000000ULL
 /* vCPUs that a look for the best rank walks past. */
 #define RANK_LOOKS	128
 
@@ -62,7 +65,7 @@ static u32 kind_of(struct task_struct *p, struct task_ctx *tc)
 {
 	if (p->flags & PF_KTHREAD)
 		return K_KTHREAD;
-	if (is_offline(p))
+	if (is_offline(p) || tc->offline_group)
 		return K_OFFLINE;
 	if (tc->vcpu)
 		return K_VCPU;
@@ -78,24 +81,18 @@ static __always_inline u32 base_of(u32 kind)
 	return L_FAIR;
 }
 
-/* What it has of its queue: in mode vm-first a VM's threads split the share of one. */
-static u64 share_of(struct task_struct *p, struct task_ctx *tc)
-{
-	u64 share = (u64)p->scx.weight << 10;
-	struct vm *vm;
-
-	if (vm_first && (tc->kind == K_VCPU || tc->kind == K_HELPER) && (vm = vm_of(p)))
-		share = scx_split(share, 1, vm->active);
-	return share;
-}
-
 /* Decides what the thread is, where it waits, and its vtime there. */
 static void place(struct task_struct *p, struct task_ctx *tc)
 {
 	u32 base;
 
-	tc->kind = kind_of(p, tc);
+	/* One that is found to be a VM's competes for it from now on. */
+	if (tc->competes && tc->in_vm != (vm_first && vm_of(p))) {
+		withdraw(p, tc);
+		compete(p, tc);
+	}
 	tc->share = share_of(p, tc);
+	tc->kind = kind_of(p, tc);
 	base = base_of(tc->kind);
 	/* Each lane has its own clock. */
 	if (base != tc->base)
@@ -126,6 +123,8 @@ void BPF_PROG(vmfirst_runnable, struct task_struct *p, u64 enq_flags)
 		__sync_fetch_and_add(&vm->active, 1);
 		tc->active = true;
 	}
+	if (!tc->competes)
+		compete(p, tc);
 	place(p, tc);
 }
 
@@ -135,7 +134,11 @@ void BPF_PROG(vmfirst_quiescent, struct task_struct *p, u64 deq_flags)
 	struct task_ctx *tc = ctx_of(p);
 	struct vm *vm;
 
-	if (!tc || !tc->active || !(vm = vm_of(p)))
+	if (!tc)
+		return;
+	if (tc->competes)
+		withdraw(p, tc);
+	if (!tc->active || !(vm = vm_of(p)))
 		return;
 	__sync_fetch_and_sub(&vm->active, 1);
 	tc->active = false;
@@ -418,6 +421,7 @@ static bool give_floor(u32 lane, s32 cpu, struct cpu_ctx *cc, u64 now)
 	u64 shared = llc_dsq(lane, llc_of(cpu)), own = cpu_dsq(lane, cpu), gap;
 	struct before nobody = {};
 	u32 many = scx_bpf_dsq_nr_queued(shared), many_own = scx_bpf_dsq_nr_queued(own);
+	u64 due;
 
 	if (!(many + many_own) || lane >= NR_LANES)
 		return false;
@@ -425,11 +429,14 @@ static bool give_floor(u32 lane, s32 cpu, struct cpu_ctx *cc, u64 now)
 			      llc_cpus[llc_of(cpu) & (MAX_CPUS - 1)], many);
 	/* Those that can run nowhere else have this CPU only. */
 	gap = scx_floor_hurry(gap, budget_ns, 1, many_own);
-	if (scx_before(now, cc->floor_since[lane] + gap))
+	due = cc->floor_since[lane] + gap;
+	if (scx_before(now, due))
 		return false;
 	if (pick(lane, cpu, &nobody) != P_TAKEN)
 		return false;
 	cc->floor_turn = 1;
+	/* Turns end with ticks: what this one is late by comes off the next gap. */
+	cc->floor_late = now - due < LATE_MOST ? now - due : 0;
 	count(lane == L_FAIR ? C_FAIR_FLOOR : C_OFFLINE_FLOOR);
 	return true;
 }
@@ -623,6 +630,8 @@ void BPF_PROG(vmfirst_stopping, struct task_struct *p, bool runnable)
 	cc->floor_since[lane] = now;
 	cc->floor_gap[lane] = scx_floor_gap(
 		ran, lane == L_OFFLINE ? offline_floor_mille : fair_floor_mille, floor_most_ns);
+	cc->floor_gap[lane] = scx_burst_spend(cc->floor_gap[lane], cc->floor_late);
+	cc->floor_late = 0;
 	cc->lane = L_NONE;
 }
 
@@ -704,6 +713,9 @@ struct sched_ext_ops vmfirst_ops = {
 	.core_sched_before	= (void *)vmfirst_core_sched_before,
 	.init_task		= (void *)vmfirst_init_task,
 	.exit_task		= (void *)vmfirst_exit_task,
+	.cgroup_init		= (void *)vmfirst_cgroup_init,
+	.cgroup_set_weight	= (void *)vmfirst_cgroup_set_weight,
+	.cgroup_set_idle	= (void *)vmfirst_cgroup_set_idle,
 	.init			= (void *)vmfirst_init,
 	.exit			= (void *)vmfirst_exit,
 	.timeout_ms		= 20000,

@@ -3,6 +3,8 @@
 use std::mem::MaybeUninit;
 use std::time::Duration;
 
+use libbpf_rs::btf::Btf;
+use libbpf_rs::btf::types::Struct;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{Link, OpenObject, PrintLevel, ProgramMut};
 
@@ -139,6 +141,8 @@ fn attempt<'o>(
         .open(object)
         .map_err(refused("open the scheduler"))?;
     set(&mut open, policy, caches);
+    let mut lost: Vec<&str> = missing.iter().map(|hook| hook.lost).collect();
+    lost.extend(leave_out_operations(&mut open));
     for mut program in open.open_object_mut().progs_mut() {
         if missing.iter().any(|hook| program.name() == hook.program) {
             program.set_autoload(false);
@@ -151,8 +155,40 @@ fn attempt<'o>(
     Ok(Running {
         skel,
         _links: links,
-        lost: missing.iter().map(|hook| hook.lost).collect(),
+        lost,
     })
+}
+
+/// Leaves out what this kernel's sched_ext does not have, and says what is lost.
+fn leave_out_operations(open: &mut OpenVmfirstSkel) -> Vec<&'static str> {
+    let known = operations();
+    let ops = open.struct_ops.vmfirst_ops_mut();
+    let has = |name: &str| known.is_empty() || known.iter().any(|known| known == name);
+    let mut lost = Vec::new();
+    if !has("cgroup_init") {
+        ops.cgroup_init = std::ptr::null_mut();
+        ops.cgroup_set_weight = std::ptr::null_mut();
+        lost.push("cpu.weight of control groups does not count (CONFIG_EXT_GROUP_SCHED)");
+    }
+    if !has("cgroup_set_idle") {
+        ops.cgroup_set_idle = std::ptr::null_mut();
+        lost.push("cpu.idle of control groups does not count");
+    }
+    lost
+}
+
+/// The operations that this kernel's sched_ext has; empty when it does not tell.
+fn operations() -> Vec<String> {
+    let Ok(btf) = Btf::from_vmlinux() else {
+        return Vec::new();
+    };
+    let Some(ops) = btf.type_by_name::<Struct<'_>>("sched_ext_ops") else {
+        return Vec::new();
+    };
+    let names = ops.iter().filter_map(|member| member.name);
+    names
+        .map(|name| name.to_string_lossy().into_owned())
+        .collect()
 }
 
 fn attach_hooks(skel: &mut VmfirstSkel, missing: &[Hook]) -> libbpf_rs::Result<Vec<Link>> {

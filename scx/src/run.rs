@@ -25,8 +25,8 @@ Examples:
 vCPUs are found by what they do, of any VMM. Ctrl-C, or the program's death however it comes,
 puts all threads back under the kernel's own scheduler; VMs go on.
 
-Not enforced: cpu.max and cpu.weight of control groups, uclamp. Real-time and deadline threads
-stay where they are, above all others.";
+cpu.weight and cpu.idle of control groups count; cpu.max and uclamp do not. Real-time and
+deadline threads stay where they are, above all others.";
 
 /// How often the kernel is asked whether it has ended the scheduler.
 const LOOK: Duration = Duration::from_millis(100);
@@ -67,7 +67,7 @@ pub struct Options {
     #[arg(long, value_name = "PER_MILLE", default_value = "50")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=1000))]
     fair_floor: u16,
-    /// What offline tasks (SCHED_IDLE, SCHED_BATCH) keep, in thousandths
+    /// What offline tasks (SCHED_IDLE, SCHED_BATCH, groups with cpu.idle) keep, in thousandths
     #[arg(long, value_name = "PER_MILLE", default_value = "10")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=1000))]
     offline_floor: u16,
@@ -157,7 +157,7 @@ impl Options {
             many => format!("; {many} control groups have a cpu.max, which does not hold now"),
         };
         say(&format!(
-            "not enforced: cpu.max, cpu.weight and cpu.idle of control groups, uclamp{limited}"
+            "not enforced: cpu.max of control groups, uclamp{limited}"
         ));
     }
 }

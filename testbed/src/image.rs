@@ -268,24 +268,30 @@ pub fn host_with_bench(
     build("host-with-bench", &files, cache)
 }
 
-/// The same for a kernel of Debian's that has KVM as modules, with our sched_ext scheduler
-/// beside our VMM, which runs from the start on with the options in the file `options`.
+/// Our sched_ext scheduler.
+#[derive(Debug)]
+pub struct Scheduler {
+    /// The program.
+    pub program: PathBuf,
+    /// A file with its options, if it is to run from the start on.
+    pub options: Option<PathBuf>,
+}
+
+/// The same for a kernel of Debian's that has KVM as modules, with our scheduler beside our VMM.
 pub fn host_with_scheduler(
     workload: &str,
     programs: &Programs,
     guest_kernel: &Kernel,
-    scheduler: &Path,
-    options: Option<&Path>,
-    debian: &DebianHost,
+    (debian, scheduler): (&DebianHost, &Scheduler),
     cache: &Cache,
 ) -> Result<PathBuf> {
     let mut files = host_files(workload, programs, guest_kernel, cache)?;
-    if let Some(options) = options {
+    if let Some(options) = &scheduler.options {
         files.add("/scheduler", options)?;
     }
     files.add("/init", &debian.init)?;
     files.add("/init.vmfirst", &programs.path("dense-init"))?;
-    files.add("/vmfirst/scx_vmfirst", scheduler)?;
+    files.add("/vmfirst/scx_vmfirst", &scheduler.program)?;
     files.add("/vmfirst/ipi-probe", &programs.path("ipi-probe"))?;
     files.add(BUSYBOX, Path::new(BUSYBOX))?;
     files.add_program(CHRT)?;

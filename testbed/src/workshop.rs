@@ -258,13 +258,16 @@ impl Workshop {
         packages::install_for_tests(&self.cache, &self.cancel)?;
         let line = self.progress.spinner("Debian's kernel and the scheduler");
         let debian = DebianHost::build(&self.repo, &self.cache, &self.cancel)?;
-        let scheduler = Programs::scheduler(&self.repo, &self.cache, &self.cancel)?;
-        let options = options
-            .map(|options| debian.options(options, &self.cache))
-            .transpose()?;
+        let scheduler = image::Scheduler {
+            program: Programs::scheduler(&self.repo, &self.cache, &self.cancel)?,
+            options: options
+                .map(|options| debian.options(options, &self.cache))
+                .transpose()?,
+        };
         line.finish_and_clear();
         self.host(debian.kernel(), |programs, guest| {
-            image::host_with_scheduler(workload, programs, guest, &scheduler, &debian, &self.cache)
+            let host = (&debian, &scheduler);
+            image::host_with_scheduler(workload, programs, guest, host, &self.cache)
         })
     }
 

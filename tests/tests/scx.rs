@@ -1,7 +1,7 @@
 //! `scx_vmfirst` on Debian's packaged kernel, not a byte changed: it loads, a guest boots under
 //! it, spinning vCPUs lend one another their turns, ordinary and offline tasks keep their
-//! floors beside them, VMs of different sizes have equal shares, and when its program is
-//! killed the VMs go on under fair.
+//! floors beside them, VMs of different sizes have equal shares, control groups their weights,
+//! and when its program is killed the VMs go on under fair.
 
 use dense_bench::plan::cells;
 use dense_record::job::{Done, Job};
@@ -61,15 +61,45 @@ echo "shares-after $($scx stat --json)"
 echo "pids $small $large"
 kill -9 $loader
 until_state disabled
+wait $loader
 echo "killed $($scx status --json)"
 wait $small; echo "small $?"
 wait $large; echo "large $?"
 echo "ended $(cat /run/large)"
+
+groups=/sys/fs/cgroup
+echo +cpu > $groups/cgroup.subtree_control
+mkdir $groups/a $groups/b $groups/off
+echo +cpu > $groups/b/cgroup.subtree_control
+mkdir $groups/b/c $groups/b/d
+echo 300 > $groups/b/cpu.weight
+echo 200 > $groups/b/d/cpu.weight
+echo 1 > $groups/off/cpu.idle
+$scx run --mode fair &
+loader=$!
+until_state enabled
+in_group() { taskset 1 sh -c "echo \$\$ > $groups/$1/cgroup.procs; while :; do :; done" & }
+in_group a; a=$!
+in_group b/c; c=$!
+in_group b/d; d=$!
+in_group off; off=$!
+sleep 0.3
+weigh() { echo "$1 $(ran $a) $(ran $c) $(ran $d) $(ran $off)"; }
+weigh light
+sleep 2
+weigh heavy
+kill $a $c $d $off
+kill $loader
+wait $loader; echo "stopped $?"
+echo "last $($scx status --json)"
 "#;
 
 /// Of a CPU's time: what fair and offline tasks have as their floors by default.
 const FAIR_FLOOR: f64 = 0.05;
 const OFFLINE_FLOOR: f64 = 0.01;
+
+/// Debian's kernel has 250 of them a second.
+const TICK_NS: f64 = 4e6;
 
 /// What stands behind each line that begins so.
 fn after<'a>(console: &'a [String], mark: &str) -> Vec<&'a str> {
@@ -91,8 +121,9 @@ fn counter(counts: &Value, name: &str) -> u64 {
     count.as_u64().unwrap_or_else(|| panic!("{name}: {counts}"))
 }
 
-/// CPU time of the hog and the idler in ns, and the machine's time in s.
-fn times(console: &[String], mark: &str) -> [f64; 3] {
+/// Numbers of a line: CPU times in ns; of the looks at the hog and the idler also the machine's
+/// time in s.
+fn times<const N: usize>(console: &[String], mark: &str) -> [f64; N] {
     let words = after(console, mark)[0].split(' ');
     let numbers: Vec<f64> = words.map(|word| word.parse().unwrap()).collect();
     numbers.try_into().unwrap()
@@ -131,6 +162,10 @@ fn vms_run_under_it_on_debians_kernel_and_outlive_it() {
 
     floors(console);
     shares(console);
+    weights(console);
+    expect("stopped", "0");
+    let last = json(console, "last");
+    assert_eq!(last["ended"]["why"], "it was stopped", "{last}");
 
     let killed = json(console, "killed");
     assert!(killed["running"].is_null(), "{killed}");
@@ -144,14 +179,14 @@ fn vms_run_under_it_on_debians_kernel_and_outlive_it() {
 
 /// Two vCPUs never sleep on the CPU of an ordinary and of an offline task.
 fn floors(console: &[String]) {
-    let (before, after) = (times(console, "before"), times(console, "after"));
+    let (before, after): ([f64; 3], [f64; 3]) = (times(console, "before"), times(console, "after"));
     let [hog, idler, seconds] = [0, 1, 2].map(|i| after[i] - before[i]);
     let share = |ns: f64| ns / (seconds * 1e9);
-    // /proc/uptime is in hundredths of 2 s, and a turn may be cut by either look.
+    // A turn, which a tick ends, may be cut by either look.
     for (ns, floor) in [(hog, FAIR_FLOOR), (idler, OFFLINE_FLOOR)] {
-        let share = share(ns);
-        assert!(share >= 0.8 * floor, "{share} of {floor}: {console:?}");
-        assert!(share <= 2.0 * floor, "{share} of {floor}: {console:?}");
+        let share = share(ns + TICK_NS);
+        assert!(share >= floor, "{share} of {floor}: {console:?}");
+        assert!(share <= 1.5 * floor, "{share} of {floor}: {console:?}");
     }
 }
 
@@ -174,6 +209,22 @@ fn shares(console: &[String]) {
     for name in ["fair_floor", "offline_floor"] {
         assert!(counter(&now, name) > 0, "{name}: {now}");
     }
+}
+
+/// On one CPU a group of weight 100, two of 100 and 200 in one of 300, and one with cpu.idle.
+fn weights(console: &[String]) {
+    let (light, heavy): ([f64; 4], [f64; 4]) = (times(console, "light"), times(console, "heavy"));
+    let ran = [0, 1, 2, 3].map(|i| heavy[i] - light[i]);
+    let all: f64 = ran.iter().sum();
+    for (ran, share) in ran.iter().zip([0.25, 0.25, 0.5]) {
+        let of_the_rest = ran / (all - heavy[3] + light[3]);
+        assert!((of_the_rest / share - 1.0).abs() < 0.05, "{console:?}");
+    }
+    let idle = ran[3] / all;
+    assert!(
+        idle > 0.8 * OFFLINE_FLOOR && idle < 2.0 * OFFLINE_FLOOR,
+        "{idle}"
+    );
 }
 
 /// The figures of docs/scx.md: each workload of the quick plan with and without the scheduler,
@@ -199,5 +250,5 @@ fn figures() {
     }
 }
 
-/// Under fair, and under the scheduler as it is and with yields that only end a turn.
-const FIGURES: [Option<&str>; 3] = [None, Some("--mode vm-first"), Some("--no-lend")];
+/// Under fair, and under the scheduler.
+const FIGURES: [Option<&str>; 2] = [None, Some("--mode vm-first")];

@@ -144,7 +144,8 @@ pub const IPI_LINK_WORD_MANY: &[Case] = &[
     },
 ];
 
-/// `scx/bpf/policy.h`.
+/// `scx/bpf/policy.h`: tests/ext.rs compares these, and no other test.
+#[allow(dead_code)]
 pub const SCX_POLICY: &[Case] = &[
     Case {
         name: "scx_before",
