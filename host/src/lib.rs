@@ -13,6 +13,8 @@ pub mod exposition;
 pub mod model;
 pub mod read;
 pub mod steer;
+#[cfg(feature = "usage")]
+pub mod usage;
 
 pub use error::Error;
 

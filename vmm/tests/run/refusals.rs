@@ -243,6 +243,8 @@ fn command_lines_that_are_wrong() {
         ["--cpus", "256"],
         ["--cmdline", &long],
         ["--nonsense", "1"],
+        ["--\u{1b}[2J", "1"],
+        ["--mem", "1\n\n\u{1b}[2J\u{9b}7m"],
         ["--seccomp", "maybe"],
         ["--uid=0", "--gid=1"],
         ["--uid=1", "--gid=4294967295"],
@@ -250,6 +252,8 @@ fn command_lines_that_are_wrong() {
     ] {
         let (code, lines) = refusal(kernel.path(), &options);
         assert_eq!(code, Some(2), "{lines:?}");
-        assert!(lines[0].starts_with("error:"), "{lines:?}");
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].starts_with("vmm: "), "{lines:?}");
+        assert!(!lines[0].contains(char::is_control), "{lines:?}");
     }
 }
