@@ -17,6 +17,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use vmfirst_host::read::Root;
+use vmfirst_host::usage::not_understood;
 
 use error::Error;
 
@@ -50,7 +51,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return not_understood("scx_vmfirst", error),
+    };
     let root = Root::default();
     let done = match cli.command {
         Command::Run(options) => options.run(&root),
