@@ -100,7 +100,7 @@ impl Host {
     /// What a cell lacks here.
     fn missing(&self, cell: &Chosen) -> Option<String> {
         let (wanted, runs) = (cell.host_kernel, self.kernel);
-        let serves = runs.map_or(wanted == HostKernel::Stock, |runs| runs.serves(wanted));
+        let serves = runs.map_or(wanted.is_unpatched(), |runs| runs.serves(wanted));
         if !serves {
             let runs = runs.map_or("one without our tunables".into(), |kernel| word(&kernel));
             return Some(format!(

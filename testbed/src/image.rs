@@ -190,18 +190,21 @@ pub fn folder(to: &Path, programs: &Programs, guest_kernel: &Kernel, cache: &Cac
     Ok(())
 }
 
-/// Builds the emulated host's image with everything that guests of one workload need.
+/// Builds the emulated host's image with everything that guests of one workload need, and a
+/// folder of modules, called as the kernel's release is that they are for.
 pub fn host(
     workload: &str,
     programs: &Programs,
     guest_kernel: &Kernel,
+    modules: Option<&Path>,
     cache: &Cache,
 ) -> Result<PathBuf> {
-    build(
-        "host",
-        &host_files(workload, programs, guest_kernel, cache)?,
-        cache,
-    )
+    let mut files = host_files(workload, programs, guest_kernel, cache)?;
+    if let Some(folder) = modules {
+        let release = folder.file_name().unwrap_or_default().to_string_lossy();
+        files.add_folder(&format!("/lib/modules/{release}"), folder)?;
+    }
+    build("host", &files, cache)
 }
 
 fn host_files(

@@ -27,6 +27,16 @@ impl Files {
         Ok(())
     }
 
+    /// Puts the files of a folder into one of the image.
+    pub fn add_folder(&mut self, to: &str, from: &Path) -> Result<()> {
+        for entry in fs::read_dir(from).map_err(Error::io("read", from))? {
+            let path = entry.map_err(Error::io("read", from))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            self.add(&format!("{to}/{name}"), &path)?;
+        }
+        Ok(())
+    }
+
     /// Puts a program at its own path, and the shared libraries that it needs.
     pub fn add_program(&mut self, program: &str) -> Result<()> {
         self.add(program, Path::new(program))?;

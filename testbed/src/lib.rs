@@ -18,6 +18,7 @@ pub mod initrd;
 pub mod kernel;
 pub mod libvirt_host;
 pub mod machine;
+pub mod packaged;
 pub mod packages;
 pub mod payload;
 pub mod proc;

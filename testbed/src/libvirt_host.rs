@@ -6,9 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::cache::{Cache, Key};
-use crate::debian::found;
 use crate::emulator::Emulator;
 use crate::machine::{self, Machine};
+use crate::packaged::found;
 use crate::proc::{self, Cancel};
 use crate::{Error, Result};
 

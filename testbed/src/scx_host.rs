@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::cache::{Cache, Key};
-use crate::debian::{dependency, found, install_modules};
 use crate::kernel::Kernel;
+use crate::packaged::{dependency, found, install_modules};
 use crate::proc::{self, Cancel};
 use crate::{Error, Result};
 

@@ -12,6 +12,7 @@ use crate::emulator::Emulator;
 use crate::kernel::{self, Kernel, Variant};
 use crate::libvirt_host::LibvirtHost;
 use crate::machine::{self, Machine};
+use crate::packaged::Packaged;
 use crate::proc::{self, Cancel};
 use crate::programs::Programs;
 use crate::progress::Progress;
@@ -34,6 +35,10 @@ pub struct Parts {
     /// The host's initial ram disks by the workload of the guests in them.
     pub host_images: BTreeMap<String, PathBuf>,
 }
+
+/// What a host needs and Debian's kernel has as modules: KVM, taps, and the job that the
+/// emulator hands over.
+const HOST_MODULES: &[&str] = &["kvm_amd", "tun", "qemu_fw_cfg"];
 
 /// Virtual time in s after which a host is given up: boot, and all that a cell may take.
 const HOST_LIMIT_S: u64 = 180;
@@ -153,24 +158,35 @@ impl Workshop {
         kernels: impl IntoIterator<Item = HostKernel>,
     ) -> Result<Parts> {
         let emulator = self.emulator()?;
-        let kernels = kernels
+        let kernels: BTreeMap<HostKernel, Kernel> = kernels
             .into_iter()
             .map(|kernel| Ok((kernel, self.host_kernel(kernel)?)))
             .collect::<Result<_>>()?;
+        let modules = match kernels.contains_key(&HostKernel::Debian) {
+            true => Some(self.debian_kernel()?.modules()?),
+            false => None,
+        };
         Ok(Parts {
             emulator,
             kernels,
-            host_images: self.host_images(workloads)?,
+            host_images: self.host_images(workloads, modules.as_deref())?,
         })
     }
 
     /// A kernel of the host.
     pub fn host_kernel(&self, kernel: HostKernel) -> Result<Kernel> {
-        self.kernel(match kernel {
+        let variant = match kernel {
             HostKernel::Stock => Variant::Stock,
             HostKernel::Patched => Variant::Patched,
             HostKernel::Compare => Variant::Compare,
-        })
+            HostKernel::Debian => return Ok(self.debian_kernel()?.kernel),
+        };
+        self.kernel(variant)
+    }
+
+    /// Debian's own kernel for a host, with the modules that a host needs.
+    fn debian_kernel(&self) -> Result<Packaged> {
+        Packaged::of_debian(HOST_MODULES, &self.cache, &self.cancel)
     }
 
     /// The emulator.
@@ -187,10 +203,12 @@ impl Workshop {
         })
     }
 
-    /// The host's initial ram disks, each with the guests of one workload in it.
+    /// The host's initial ram disks, each with the guests of one workload in it, and a folder
+    /// of modules.
     fn host_images<'a>(
         &self,
         workloads: impl IntoIterator<Item = &'a str>,
+        modules: Option<&Path>,
     ) -> Result<BTreeMap<String, PathBuf>> {
         let line = self.progress.spinner("programs and images");
         let programs = Programs::build(&self.repo, &self.cache, &self.cancel)?;
@@ -199,7 +217,7 @@ impl Workshop {
         let images = workloads
             .into_iter()
             .map(|name| {
-                let image = image::host(name, &programs, &guest, &self.cache)?;
+                let image = image::host(name, &programs, &guest, modules, &self.cache)?;
                 Ok((name.to_string(), image))
             })
             .collect();

@@ -138,12 +138,11 @@ impl Drop for Changes {
 }
 
 /// The value to write again: of a file that lists all and marks the chosen one,
-/// as `off [on]`, that one.
+/// as `off [on]` or `none (voluntary) full`, that one.
 fn chosen(text: &str) -> &str {
-    let marked = text
-        .split_once('[')
-        .and_then(|(_, rest)| rest.split_once(']'));
-    marked.map_or(text, |(word, _)| word)
+    let marked = |(open, close)| Some(text.split_once(open)?.1.split_once(close)?.0);
+    let found = [('[', ']'), ('(', ')')].into_iter().find_map(marked);
+    found.unwrap_or(text)
 }
 
 fn remove_folder(path: &Path) -> std::io::Result<()> {
@@ -205,6 +204,13 @@ mod tests {
         drop(Changes::begin(folder.path()).unwrap());
         assert_eq!(fs::read_to_string(&knob).unwrap(), "before");
         assert!(!group.exists());
+    }
+
+    #[test]
+    fn a_file_that_lists_all_is_set_back_to_the_chosen_one() {
+        assert_eq!(chosen("off [on]"), "on");
+        assert_eq!(chosen("none (voluntary) full"), "voluntary");
+        assert_eq!(chosen("4000000"), "4000000");
     }
 
     #[test]

@@ -20,6 +20,7 @@ use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, reboot};
 
 mod launch;
+mod modules;
 mod storm;
 
 use storm::Storm;
@@ -75,6 +76,7 @@ fn serve() -> Result<Done> {
         let options = (*at == SCRATCH).then_some(c"size=100%");
         mount(*kind, *at, *kind, MountFlags::empty(), options).map_err(Error::io("mount", at))?;
     }
+    modules::load()?;
     Ok(match read_json(Path::new(SPEC))? {
         Job::Cell(spec) => Done::Cell(run_cell(&spec, save)),
         Job::Storm(spec) => {

@@ -231,11 +231,18 @@ pub enum HostKernel {
     Patched,
     /// The series, and designs of others to compare it with.
     Compare,
+    /// Debian's own kernel as it comes, with KVM as a module; it has no counters of ours.
+    Debian,
 }
 
 impl HostKernel {
     /// Those that are ours to ship.
     pub const OURS: [Self; 2] = [Self::Stock, Self::Patched];
+
+    /// Whether it lacks what is ours: any kernel of others can take its place.
+    pub fn is_unpatched(self) -> bool {
+        matches!(self, Self::Stock | Self::Debian)
+    }
 
     /// Whether a host that runs this kernel can run variants of `wanted`.
     pub fn serves(self, wanted: Self) -> bool {

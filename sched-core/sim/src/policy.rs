@@ -98,7 +98,7 @@ impl Policy {
             compare: None,
         };
         match kernel {
-            HostKernel::Stock => Self {
+            HostKernel::Stock | HostKernel::Debian => Self {
                 mode: Mode::Ours(debooster::Mode::Off),
                 ipi_tracking: false,
                 spin_rescan: false,
