@@ -30,6 +30,7 @@ const PLANS: &[(&str, &str)] = &[
     ("storm", include_str!("../plans/storm.toml")),
     ("contention", include_str!("../plans/contention.toml")),
     ("truth", include_str!("../plans/truth.toml")),
+    ("debian", include_str!("../plans/debian.toml")),
 ];
 
 /// What guests' kernels are told.

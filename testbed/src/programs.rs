@@ -22,14 +22,14 @@ pub const IN_IMAGES: &[&str] = &[
 /// changes no program of an image.
 const BESIDE: &[&str] = &["dense-bench"];
 
-/// The sched_ext scheduler, with the archives that it takes of Debian's libelf-dev and zlib1g-dev.
+/// The sched_ext scheduler, with the archives of Debian's libelf-dev and zlib1g-dev that
+/// .cargo/config.toml names.
 const SCHEDULER: [&str; 4] = [
     "--package",
     "scx-vmfirst",
     "--features",
     "scx-vmfirst/static",
 ];
-const ARCHIVES: (&str, &str) = ("LIBBPF_SYS_LIBRARY_PATH", "/usr/lib/x86_64-linux-gnu");
 
 /// Where the built programs are.
 #[derive(Debug, Clone)]
@@ -58,7 +58,7 @@ impl Programs {
     /// Builds the sched_ext scheduler, which only hosts with such a kernel need; its path.
     pub fn scheduler(repo: &Path, cache: &Cache, cancel: &Cancel) -> Result<PathBuf> {
         let mut cargo = cargo_build(repo);
-        cargo.args(SCHEDULER).env(ARCHIVES.0, ARCHIVES.1);
+        cargo.args(SCHEDULER);
         proc::run_logged(cargo, &cache.log("scheduler")?, cancel, |_| {})?;
         Ok(target_dir(repo).join(TARGET).join("release/scx_vmfirst"))
     }
