@@ -98,6 +98,8 @@ fn emulated(workshop: &Workshop, args: &CostArgs) -> Result<Results, Error> {
         let version = packages::version(package).unwrap_or_default();
         versions.insert(package.to_string(), version);
     }
+    versions.insert("gcc".into(), testbed::kernel::compiler_version()?);
+    versions.insert("rustc".into(), testbed::kernel::rust_version()?);
     versions.insert("machine".into(), machine::version());
     for dir in [
         Some(emulator.dir.as_path()),
