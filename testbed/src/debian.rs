@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::Result;
 use crate::cache::Cache;
 use crate::initrd::{self, Files};
-use crate::packaged::Packaged;
+use crate::packaged;
 use crate::proc::Cancel;
 
 /// What the guest needs and Debian has as modules: our devices, and the power button for
@@ -34,14 +34,14 @@ pub struct DebianGuest {
 impl DebianGuest {
     /// Downloads the kernel, once, and makes its initial ram disk.
     pub fn build(repo: &Path, load: &Path, cache: &Cache, cancel: &Cancel) -> Result<Self> {
-        let debian = Packaged::of_debian(MODULES, cache, cancel)?;
+        let debian = packaged::of_debian(MODULES, cache, cancel)?;
         let mut files = Files::default();
         files.add("/init", &repo.join("guests/debian/init"))?;
         files.add(BUSYBOX, Path::new(BUSYBOX))?;
         files.add("/bin/guest-load", load)?;
-        files.add_folder("/lib/modules", &debian.modules()?)?;
+        files.add_folder("/lib/modules", &packaged::modules(&debian)?)?;
         Ok(Self {
-            kernel: debian.kernel.bzimage(),
+            kernel: debian.bzimage(),
             initrd: initrd::build("debian", &files, cache)?,
         })
     }

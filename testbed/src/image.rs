@@ -298,9 +298,7 @@ pub fn host_with_scheduler(
     files.add("/vmfirst/ipi-probe", &programs.path("ipi-probe"))?;
     files.add(BUSYBOX, Path::new(BUSYBOX))?;
     files.add_program(CHRT)?;
-    for (name, path) in debian.modules()? {
-        files.add(&format!("/modules/{name}"), &path)?;
-    }
+    files.add_folder("/modules", &debian.modules())?;
     build("host-with-scheduler", &files, cache)
 }
 

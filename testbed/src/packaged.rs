@@ -13,49 +13,26 @@ use crate::{Error, Result};
 /// Its newest version is what this package depends on.
 const PACKAGE: &str = "linux-image-6.12-cloud-amd64";
 
-/// A kernel with modules.
-#[derive(Debug, Clone)]
-pub struct Packaged {
-    /// The kernel itself.
-    pub kernel: Kernel,
-}
-
-impl Packaged {
-    /// Debian's own, downloaded once, with these modules and what they need.
-    pub fn of_debian(modules: &[&str], cache: &Cache, cancel: &Cancel) -> Result<Self> {
-        let (name, version) = newest()?;
-        let key = key(modules).text(&name, &version);
-        let dir = cache.artefact("debian-kernel", &key, |out| {
-            let into = tempfile::tempdir_in(out).map_err(Error::io("write to", out))?;
-            download(&name, &version, into.path(), cache, cancel)?;
-            let package = found(into.path(), |name| name.ends_with(".deb"))?;
-            unpack(&package, modules, out)
-        })?;
-        Ok(Self {
-            kernel: Kernel { dir },
-        })
-    }
-
-    /// That of a package that was built here.
-    pub fn of_file(package: &Path, modules: &[&str], cache: &Cache) -> Result<Self> {
-        let key = key(modules).file(package)?;
-        let dir = cache.artefact("debian-kernel", &key, |out| unpack(package, modules, out))?;
-        Ok(Self {
-            kernel: Kernel { dir },
-        })
-    }
-
-    /// The folder of its modules, which is called as the kernel's release is. `order` there
-    /// names them, each after those that it needs.
-    pub fn modules(&self) -> Result<PathBuf> {
-        found(&self.kernel.dir.join("modules"), |_| true)
-    }
-}
-
-fn key(modules: &[&str]) -> Key {
-    Key::new()
+/// Debian's own, downloaded once, with these modules and what they need.
+pub fn of_debian(modules: &[&str], cache: &Cache, cancel: &Cancel) -> Result<Kernel> {
+    let (name, version) = newest()?;
+    let key = Key::new()
         .text("recipe", "2")
         .text("modules", &modules.join(" "))
+        .text(&name, &version);
+    let dir = cache.artefact("debian-kernel", &key, |out| {
+        let into = tempfile::tempdir_in(out).map_err(Error::io("write to", out))?;
+        download(&name, &version, into.path(), cache, cancel)?;
+        let package = found(into.path(), |name| name.ends_with(".deb"))?;
+        unpack(&package, modules, out)
+    })?;
+    Ok(Kernel { dir })
+}
+
+/// The folder of its modules, which is called as the kernel's release is. `order` there
+/// names them, each after those that it needs.
+pub fn modules(kernel: &Kernel) -> Result<PathBuf> {
+    found(&kernel.dir.join("modules"), |_| true)
 }
 
 /// Name and version of the package with the kernel itself.

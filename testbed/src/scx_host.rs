@@ -73,18 +73,9 @@ impl DebianHost {
         Ok(dir.join("options"))
     }
 
-    /// The modules and the list of them, by name.
-    pub fn modules(&self) -> Result<Vec<(String, PathBuf)>> {
-        let folder = self.dir.join("modules");
-        let entries = fs::read_dir(&folder).map_err(Error::io("read", &folder))?;
-        let named = entries.map(|entry| {
-            let entry = entry.map_err(Error::io("read", &folder))?;
-            Ok((
-                entry.file_name().to_string_lossy().into_owned(),
-                entry.path(),
-            ))
-        });
-        named.collect()
+    /// The folder of the modules and the list of them.
+    pub fn modules(&self) -> PathBuf {
+        self.dir.join("modules")
     }
 }
 

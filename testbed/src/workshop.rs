@@ -12,7 +12,7 @@ use crate::emulator::Emulator;
 use crate::kernel::{self, Kernel, Variant};
 use crate::libvirt_host::LibvirtHost;
 use crate::machine::{self, Machine};
-use crate::packaged::Packaged;
+use crate::packaged;
 use crate::proc::{self, Cancel};
 use crate::programs::Programs;
 use crate::progress::Progress;
@@ -162,10 +162,8 @@ impl Workshop {
             .into_iter()
             .map(|kernel| Ok((kernel, self.host_kernel(kernel)?)))
             .collect::<Result<_>>()?;
-        let modules = match kernels.contains_key(&HostKernel::Debian) {
-            true => Some(self.debian_kernel()?.modules()?),
-            false => None,
-        };
+        let debian = kernels.get(&HostKernel::Debian);
+        let modules = debian.map(packaged::modules).transpose()?;
         Ok(Parts {
             emulator,
             kernels,
@@ -179,14 +177,11 @@ impl Workshop {
             HostKernel::Stock => Variant::Stock,
             HostKernel::Patched => Variant::Patched,
             HostKernel::Compare => Variant::Compare,
-            HostKernel::Debian => return Ok(self.debian_kernel()?.kernel),
+            HostKernel::Debian => {
+                return packaged::of_debian(HOST_MODULES, &self.cache, &self.cancel);
+            }
         };
         self.kernel(variant)
-    }
-
-    /// Debian's own kernel for a host, with the modules that a host needs.
-    fn debian_kernel(&self) -> Result<Packaged> {
-        Packaged::of_debian(HOST_MODULES, &self.cache, &self.cancel)
     }
 
     /// The emulator.
