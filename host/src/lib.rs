@@ -3,9 +3,12 @@
 //! [`read`] knows the kernel's files and has no opinion on them. [`model`] makes VMs,
 //! threads and rates of what they say. [`act`] is all that changes something: the class,
 //! slice, clamps, CPUs, cookie and control group of a thread by its id, with the caller's
-//! rights, each read back; [`act::Door`] undoes what was half done. [`steer`] has what an operator wants of a VM.
+//! rights, each read back; [`act::Door`] undoes what was half done. [`steer`] has what an operator wants of a VM;
+//! `agent` keeps to one priority for each group, for as long as it runs.
 
 pub mod act;
+#[cfg(feature = "cli")]
+pub mod agent;
 #[cfg(feature = "cli")]
 pub mod cli;
 mod error;

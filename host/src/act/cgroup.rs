@@ -140,15 +140,18 @@ impl Cgroup {
     }
 }
 
+/// What the kernel rounds memory down to, in bytes.
+const PAGE: u64 = 4096;
+
 /// Whether the kernel has what it was given: it rounds memory down to pages, and puts a
 /// period behind a quota.
-fn same(file: &str, asked: &str, found: &str) -> bool {
+pub(crate) fn same(file: &str, asked: &str, found: &str) -> bool {
     let words = |text: &str| -> Vec<String> { text.split_whitespace().map(Into::into).collect() };
     let (asked, found) = (words(asked), words(found));
     let number = |words: &[String]| words.first().and_then(|w| w.parse::<u64>().ok());
     match file.split_once('.') {
-        Some(("memory", _)) => match (number(&asked), number(&found)) {
-            (Some(asked), Some(found)) => asked >= found && asked - found < 65_536,
+        Some(("memory", what)) if what != "oom.group" => match (number(&asked), number(&found)) {
+            (Some(asked), Some(found)) => asked - asked % PAGE == found,
             _ => asked == found,
         },
         Some(("cpu", "max")) if asked.len() == 1 => asked.first() == found.first(),
@@ -235,6 +238,8 @@ mod tests {
             ("memory.max", "10000", "8192", true),
             ("memory.max", "max", "max", true),
             ("memory.max", "10000", "max", false),
+            ("memory.low", "10000", "4096", false),
+            ("memory.oom.group", "1", "0", false),
             ("cpu.uclamp.max", "50", "50.00", true),
             ("io.weight", "50", "default 50", true),
             ("cpu.weight", "50", "100", false),

@@ -6,7 +6,7 @@
 
 mod affinity;
 mod attr;
-mod cgroup;
+pub(crate) mod cgroup;
 mod class;
 pub mod cookie;
 mod door;

@@ -1,5 +1,6 @@
 //! The commands of `vmfirst`. Each has a file; what they share is here.
 
+mod agent;
 mod list;
 pub mod prometheus;
 mod set;
@@ -23,6 +24,7 @@ Examples:
   vmfirst set web --core-sched vm           no stranger beside web on a core
   vmfirst tune dense                        what the profile would change on this host
   vmfirst stat --prometheus                 for a scraper
+  vmfirst agent --dry-run                   what the groups' priorities would change
 
 A VM is named by its name or by its process's id. Root sees all; others see what
 is theirs. Nothing is changed by list, stat and top.";
@@ -49,6 +51,12 @@ enum Command {
     /// Compare the host's knobs with a profile, apply it, take it back
     #[command(after_help = tune::HELP)]
     Tune(tune::Options),
+    /// Keep groups to their priorities, 0 to 7, over CPUs, memory and disks
+    #[command(after_help = agent::HELP)]
+    Agent(agent::Options),
+    /// Show or change the priority of a control group
+    #[command(after_help = agent::PRIORITY_HELP)]
+    Priority(agent::PriorityOptions),
     /// Watch VMs in a terminal, sorted
     #[command(after_help = top::HELP)]
     Top(top::Options),
@@ -76,6 +84,8 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Stat(options) => options.run(&root),
         Command::Set(options) => options.run(&root),
         Command::Tune(options) => options.run(&root),
+        Command::Agent(options) => options.run(&root),
+        Command::Priority(options) => options.run(),
         Command::Top(options) => options.run(&root),
         Command::Generate(options) => options.run(),
     }
