@@ -173,6 +173,51 @@ fn groups_that_vanish_and_come_back_are_no_trouble() {
     assert_eq!(read(at, "vmfirst-low.slice/cpu.idle"), "0");
 }
 
+/// What the groups wait for and have run is written by hand: the share of offline work, its
+/// end, the scores and a record follow.
+#[test]
+fn offline_work_is_held_back_while_online_work_waits() {
+    let (folder, root) = host();
+    let at = folder.path();
+    let write = |file: &str, text: &str| fs::write(at.join(BASE).join(file), text).unwrap();
+    write("vmfirst-low.slice/cpu.max", "max 100000\n");
+    let more = "[cpu_loop]\ncalm_looks = 1\nstep_percent = 50\n[monitor]\nwindow_ms = 1000\n";
+    let mut service = Service::new(root.clone(), config(more)).unwrap();
+    let mut waited = 0;
+    let mut step = |service: &mut Service, us: u64| {
+        waited += us;
+        let text = format!("some avg10=0.00 avg60=0.00 avg300=0.00 total={waited}\n");
+        write("vmfirst-high.slice/cpu.pressure", &text);
+        let text = format!("usage_usec {}\n", waited * 2);
+        write("vmfirst-low.slice/cpu.stat", &text);
+        service.step(SECOND).unwrap();
+    };
+    step(&mut service, 0);
+    assert_eq!(read(at, "vmfirst-low.slice/cpu.max"), "max 100000");
+    step(&mut service, 400_000);
+    // Three quarters of two CPUs.
+    assert_eq!(read(at, "vmfirst-low.slice/cpu.max"), "150000 100000");
+    let status = told(at);
+    assert_eq!(status["offline_per_mille"], 750);
+    let scores = status["scores"]["groups"].as_array().unwrap();
+    let high = scores.iter().find(|s| s["group"] == "/vmfirst-high.slice");
+    assert_eq!(high.unwrap()["cpu"], 60.0);
+    step(&mut service, 0);
+    let ring = fs::read_to_string(at.join("var/log/vmfirst/breaches.jsonl")).unwrap();
+    let record: Value = serde_json::from_str(ring.lines().next().unwrap()).unwrap();
+    assert_eq!(
+        (&record["group"], &record["score"]),
+        (&"/vmfirst-high.slice".into(), &60.0.into())
+    );
+    // A step of half of the CPUs is more than it lacks.
+    assert_eq!(read(at, "vmfirst-low.slice/cpu.max"), "max 100000");
+    step(&mut service, 400_000);
+    service.reload(Config::default());
+    step(&mut service, 0);
+    assert_eq!(read(at, "vmfirst-low.slice/cpu.max"), "max 100000");
+    assert!(told(at)["scores"].is_null());
+}
+
 fn vmfirst(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vmfirst"));
     command.args(arguments).output().unwrap()

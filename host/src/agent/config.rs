@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use super::priority::{Priority, Row, Table, default_table};
+use super::squeeze::Marks;
 use crate::{Error, Result};
 
 /// Where the files are unless another folder is given.
@@ -29,6 +30,10 @@ pub struct Config {
     pub io: Io,
     /// Reclaim by priority.
     pub reclaim: Reclaim,
+    /// The CPU loop, where it is declared.
+    pub cpu_loop: Option<CpuLoop>,
+    /// The Quality Monitor, where it is declared.
+    pub monitor: Option<Monitor>,
 }
 
 /// How the agent itself works.
@@ -86,6 +91,124 @@ impl Default for Reclaim {
     }
 }
 
+/// When offline work is held back for online work.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CpuLoop {
+    /// Groups of this priority and above are online.
+    pub online: Priority,
+    /// When one of them waited for CPUs for more of an interval, in per cent, the share shrinks.
+    pub high_percent: u32,
+    /// When all waited for less, it grows.
+    pub low_percent: u32,
+    /// Of all CPUs offline groups keep this together, in per cent.
+    pub floor_percent: u32,
+    /// What the share grows by at a look, in per cent.
+    pub step_percent: u32,
+    /// Looks below `low_percent` before it grows.
+    pub calm_looks: u32,
+    /// Looks above `high_percent` at the floor before the hook is run.
+    pub patience_looks: u32,
+    /// The last resort: a command and its arguments.
+    pub hook: Vec<String>,
+}
+
+impl Default for CpuLoop {
+    fn default() -> Self {
+        Self {
+            online: Priority::ONLINE,
+            high_percent: 10,
+            low_percent: 5,
+            floor_percent: 10,
+            step_percent: 5,
+            calm_looks: 5,
+            patience_looks: 30,
+            hook: Vec::new(),
+        }
+    }
+}
+
+impl CpuLoop {
+    /// As the decision has them.
+    pub fn marks(&self) -> Marks {
+        Marks {
+            high: self.high_percent * 10,
+            low: self.low_percent * 10,
+            floor: self.floor_percent * 10,
+            step: self.step_percent * 10,
+            calm: self.calm_looks,
+            patience: self.patience_looks,
+        }
+    }
+
+    fn check(&self) -> std::result::Result<(), String> {
+        let percents = [self.high_percent, self.floor_percent, self.step_percent];
+        if percents.iter().any(|percent| !(1..=100).contains(percent)) {
+            return Err("high_percent, floor_percent and step_percent are 1 to 100".into());
+        }
+        if self.low_percent > self.high_percent {
+            return Err("low_percent is high_percent at most".into());
+        }
+        match self.hook.first().is_some_and(String::is_empty) {
+            true => Err("hook is a command and its arguments".into()),
+            false => Ok(()),
+        }
+    }
+}
+
+/// The window of the kernel's triggers, in us. A multiple of 2 s takes no capability.
+pub const TRIGGER_WINDOW_US: u64 = 2_000_000;
+
+/// How groups are scored, and what is kept of it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Monitor {
+    /// What a score is of, in ms.
+    pub window_ms: u64,
+    /// A score below it is a breach, and has a record.
+    pub mark: u64,
+    /// Groups of this priority and above have records; all have scores.
+    pub records: Priority,
+    /// The most that the ring of records has on disk, in KiB.
+    pub ring_kib: u64,
+}
+
+impl Default for Monitor {
+    fn default() -> Self {
+        Self {
+            window_ms: 10_000,
+            mark: 80,
+            records: Priority::ONLINE,
+            ring_kib: 4096,
+        }
+    }
+}
+
+impl Monitor {
+    /// Whether breaches of such a group have records.
+    pub fn watches(&self, priority: Priority) -> bool {
+        priority <= self.records
+    }
+
+    /// The stall in [`TRIGGER_WINDOW_US`] that is a breach, in us.
+    pub fn threshold_us(&self) -> u64 {
+        TRIGGER_WINDOW_US * 100u64.saturating_sub(self.mark).max(1) / 100
+    }
+
+    fn check(&self) -> std::result::Result<(), String> {
+        if !(1000..=3_600_000).contains(&self.window_ms) {
+            return Err("window_ms is 1000 to 3600000".into());
+        }
+        if !(1..=99).contains(&self.mark) {
+            return Err("mark is 1 to 99".into());
+        }
+        match (16..=1 << 20).contains(&self.ring_kib) {
+            true => Ok(()),
+            false => Err("ring_kib is 16 to 1048576".into()),
+        }
+    }
+}
+
 /// A file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -96,6 +219,8 @@ struct File {
     priority: BTreeMap<Spanned<String>, Row>,
     io: Option<Spanned<Io>>,
     reclaim: Option<Spanned<Reclaim>>,
+    cpu_loop: Option<Spanned<CpuLoop>>,
+    monitor: Option<Spanned<Monitor>>,
 }
 
 impl Default for Config {
@@ -116,6 +241,8 @@ impl Default for Config {
             table: default_table(),
             io: Io::default(),
             reclaim: Reclaim::default(),
+            cpu_loop: None,
+            monitor: None,
         }
     }
 }
@@ -190,6 +317,18 @@ impl Reader {
                 return Err(source.wrong(reclaim.span(), "a share is 0 to 100 per cent"));
             }
             self.config.reclaim = reclaim.into_inner();
+        }
+        if let Some(cpu_loop) = file.cpu_loop {
+            self.first(&source, "cpu_loop", "", &cpu_loop)?;
+            let checked = cpu_loop.get_ref().check();
+            checked.map_err(|what| source.wrong(cpu_loop.span(), &what))?;
+            self.config.cpu_loop = Some(cpu_loop.into_inner());
+        }
+        if let Some(monitor) = file.monitor {
+            self.first(&source, "monitor", "", &monitor)?;
+            let checked = monitor.get_ref().check();
+            checked.map_err(|what| source.wrong(monitor.span(), &what))?;
+            self.config.monitor = Some(monitor.into_inner());
         }
         for (slice, priority) in file.slices {
             self.first(&source, "slices", slice.get_ref(), &slice)?;
@@ -323,6 +462,17 @@ mod tests {
             ("\n[agent]\ninterval_ms = 1\n", "a:2:1: interval_ms is 100"),
             ("[io]\ncost = true\n", "a:1:1: cost needs disks"),
             ("[reclaim]\npressure_percent = 101\n", "a:1:1: a share is"),
+            (
+                "[cpu_loop]\nfloor_percent = 0\n",
+                "a:1:1: high_percent, floor",
+            ),
+            (
+                "[cpu_loop]\nlow_percent = 50\n",
+                "a:1:1: low_percent is high",
+            ),
+            ("[cpu_loop]\nonline = 8\n", "a:2:10: 8 is no priority"),
+            ("[monitor]\nmark = 100\n", "a:1:1: mark is 1 to 99"),
+            ("[monitor]\nwindow_ms = 10\n", "a:1:1: window_ms is"),
         ] {
             let error = read(&[text]).unwrap_err();
             assert!(error.starts_with(place), "{error}");

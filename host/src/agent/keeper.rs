@@ -109,6 +109,12 @@ impl Keeper {
         self.audit.lost()
     }
 
+    /// What a value was before it was changed, if it is.
+    pub fn before(&self, group: &str, knob: &Knob) -> Option<String> {
+        let kept = self.journal.get(&(group.into(), knob.clone()))?;
+        Some(kept.before.clone())
+    }
+
     /// Forgets who else wrote to what, as after a new configuration.
     pub fn forgive(&mut self) {
         self.contests.clear();

@@ -2,11 +2,15 @@
 //!
 //! [`config`] is what the operator declares, [`tree`] the groups that there are, [`plan`] what
 //! their priorities mean to write and how far that holds; [`keeper`] is the one door for
-//! writes, with the journal and the audit log. [`service`] does it again and again.
+//! writes, with the journal and the audit log. [`stalls`] is how long groups wait: for
+//! [`reclaim`], for the loop that holds offline work back ([`cpu_loop`], decided by [`squeeze`])
+//! and for the scores of [`monitor`]. [`service`] does it all again and again.
 
 pub mod config;
+mod cpu_loop;
 pub mod keeper;
 pub mod knob;
+pub mod monitor;
 pub mod plan;
 mod pressure;
 pub mod priority;
@@ -14,4 +18,7 @@ mod reclaim;
 pub mod requirements;
 pub mod ring;
 pub mod service;
+mod squeeze;
+mod stalls;
 pub mod tree;
+mod triggers;

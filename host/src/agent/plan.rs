@@ -9,7 +9,7 @@ use super::keeper::Wish;
 use super::knob::{IDLE, Knob};
 use super::priority::{Priority, Row};
 use super::tree::{By, Tree};
-use crate::{Error, Result};
+use crate::Result;
 
 /// How far a priority holds on a resource.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -44,30 +44,15 @@ impl State {
         }
     }
 
-    /// The worse one of two parts of a resource.
+    /// Of two parts of a resource: where one holds and the other doesn't, it is best effort.
     fn and(self, other: Self) -> Self {
-        let rank = |state: &Self| match state {
-            Self::Undeclared => 0,
-            Self::Enforced => 1,
-            Self::BestEffort { .. } => 2,
-            Self::Unavailable { .. } => 3,
-        };
-        // A part that is there and one that isn't are something.
-        match (rank(&self), rank(&other)) {
-            (1 | 2, 3) | (3, 1 | 2) => {
-                let (Self::Unavailable { reason } | Self::BestEffort { reason }) =
-                    (if rank(&self) > rank(&other) {
-                        self
-                    } else {
-                        other
-                    })
-                else {
-                    return Self::Enforced;
-                };
-                Self::BestEffort { reason }
-            }
-            (a, b) if a >= b => self,
-            _ => other,
+        match (self, other) {
+            (Self::Undeclared, state) | (state, Self::Undeclared) => state,
+            (Self::Enforced, Self::Enforced) => Self::Enforced,
+            (state @ Self::BestEffort { .. }, _) | (_, state @ Self::BestEffort { .. }) => state,
+            (Self::Enforced, Self::Unavailable { reason })
+            | (Self::Unavailable { reason }, Self::Enforced) => Self::BestEffort { reason },
+            (state @ Self::Unavailable { .. }, Self::Unavailable { .. }) => state,
         }
     }
 }
@@ -185,15 +170,20 @@ impl Plan {
 
     fn cost(&mut self, tree: &Tree, disks: &[Disk]) {
         for number in disks.iter().filter_map(|disk| disk.number.clone()) {
-            self.wishes.push(Wish {
+            self.add(Wish {
                 group: "/".into(),
                 id: tree.nodes[0].id,
                 knob: Knob::Line("io.cost.qos".into(), number),
                 value: "enable=1".into(),
                 why: "io.weight takes io.cost".into(),
             });
-            self.whose.push(None);
         }
+    }
+
+    /// Adds a wish that no priority's row has.
+    pub fn add(&mut self, wish: Wish) {
+        self.wishes.push(wish);
+        self.whose.push(None);
     }
 
     /// Puts into the states what became of the wishes.
@@ -204,14 +194,10 @@ impl Plan {
             };
             // The group's end is told by its absence.
             if !error.is_gone() {
-                *self.groups[*at].of(*resource) = State::unavailable(failure(&error));
+                *self.groups[*at].of(*resource) = State::unavailable(error.to_string());
             }
         }
     }
-}
-
-fn failure(error: &Error) -> String {
-    error.to_string()
 }
 
 /// Plans for one group.
@@ -467,6 +453,7 @@ impl Planner<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Error;
     use std::fs;
     use std::path::Path;
 

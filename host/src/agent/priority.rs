@@ -17,6 +17,9 @@ impl Priority {
     /// Runs in what the others leave.
     pub const OFFLINE: Self = Self(7);
 
+    /// Down to it work is online unless that is declared otherwise.
+    pub const ONLINE: Self = Self(2);
+
     /// All, the highest first.
     pub fn all() -> impl Iterator<Item = Self> {
         (0..=7).map(Self)

@@ -1,5 +1,6 @@
 //! The agent at work.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
@@ -14,12 +15,16 @@ use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::config::Config;
+use super::cpu_loop::{self, CpuLoop};
 use super::keeper::{Keeper, save};
+use super::monitor::{GroupScore, Monitor, Of, PriorityScore};
 use super::plan::{Disk, GroupStatus, Plan};
-use super::reclaim::Reclaimer;
+use super::reclaim;
 use super::requirements::{Requirement, missed};
 use super::ring::Ring;
+use super::stalls::{self, Stalls};
 use super::tree::Tree;
+use super::triggers::Triggers;
 use crate::read::Root;
 use crate::{Error, Result};
 
@@ -28,6 +33,7 @@ const LOCK: &str = "run/vmfirst/agent.lock";
 /// What `vmfirst agent --status` reads.
 const STATUS: &str = "run/vmfirst/agent-status.json";
 const AUDIT: &str = "var/log/vmfirst/audit.jsonl";
+const BREACHES: &str = "var/log/vmfirst/breaches.jsonl";
 
 /// What the agent tells of itself.
 #[derive(Debug, Serialize)]
@@ -44,8 +50,25 @@ pub struct Status<'a> {
     pub changed: usize,
     /// Lines of the audit log that could not be written.
     pub audit_lost: u64,
+    /// Of all CPUs offline groups may have this together, in per mille; with the CPU loop.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offline_per_mille: Option<u32>,
+    /// The scores; with the Quality Monitor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scores: Option<Scores<'a>>,
     /// What was not believed or not looked at.
     pub notes: &'a [String],
+}
+
+/// What the Quality Monitor tells.
+#[derive(Debug, Serialize)]
+pub struct Scores<'a> {
+    /// Of each group, in the last window.
+    pub groups: &'a [GroupScore],
+    /// Of each priority.
+    pub priorities: Vec<PriorityScore>,
+    /// Records of breaches that could not be written.
+    pub breaches_lost: u64,
 }
 
 /// The agent of a host.
@@ -55,7 +78,9 @@ pub struct Service {
     base: PathBuf,
     config: Config,
     keeper: Keeper,
-    reclaimer: Reclaimer,
+    stalls: Stalls,
+    cpu_loop: CpuLoop,
+    monitor: Option<Monitor>,
 }
 
 impl Service {
@@ -64,18 +89,28 @@ impl Service {
         let base = base(&root)?;
         let audit = Ring::new(root.path(AUDIT), config.agent.audit_kib << 10);
         let keeper = Keeper::open(&base, root.path(JOURNAL), audit)?;
+        let monitor = monitor(&root, &config);
         Ok(Self {
             root,
             base,
             config,
             keeper,
-            reclaimer: Reclaimer::default(),
+            stalls: Stalls::default(),
+            cpu_loop: CpuLoop::default(),
+            monitor,
         })
     }
 
     /// Has another configuration hold from the next look on.
     pub fn reload(&mut self, config: Config) {
         self.keeper.forgive();
+        match (&mut self.monitor, &config.monitor) {
+            (Some(monitor), Some(marks)) => monitor.set(marks.clone()),
+            _ => self.monitor = monitor(&self.root, &config),
+        }
+        if config.cpu_loop.is_none() {
+            self.cpu_loop = CpuLoop::default();
+        }
         self.config = config;
     }
 
@@ -88,27 +123,81 @@ impl Service {
     }
 
     /// Looks once, so long after the look before, and has all groups as they are declared.
-    pub fn step(&mut self, interval: Duration) -> Result<()> {
+    pub fn step(&mut self, interval: Duration) -> Result<Tree> {
         let (tree, mut plan) = self.scan()?;
+        let interval = u64::try_from(interval.as_micros()).unwrap_or(u64::MAX);
+        let of = match (&self.config.cpu_loop, &self.monitor) {
+            (None, None) => stalls::Of::Memory,
+            _ => stalls::Of::All,
+        };
+        let stalls = self.stalls.look(&tree, of);
+        let hook = self.hold_back(&tree, &mut plan, &stalls, interval);
         let done = self.keeper.keep_to(&plan.wishes)?;
         plan.done(done);
-        let interval_us = u64::try_from(interval.as_micros()).unwrap_or(u64::MAX);
-        let (root, config) = (&self.root, &self.config);
-        for wish in self.reclaimer.step(root, &tree, config, interval_us) {
+        for wish in reclaim::wishes(&self.root, &tree, &self.config, &stalls, interval) {
             // Less than was asked for is what there was: the kernel calls that an error.
             let _ = self.keeper.command(&wish);
         }
-        self.tell(&tree, &plan)
+        let missed = missed(&self.root, &self.base);
+        if let Some(monitor) = &mut self.monitor {
+            let names: Vec<_> = missed.iter().map(|missed| missed.name).collect();
+            monitor.look(&self.root, &tree, &stalls, interval, &names);
+        }
+        self.tell(&tree, &plan, &missed)?;
+        hook.map(|()| tree)
     }
 
-    fn tell(&self, tree: &Tree, plan: &Plan) -> Result<()> {
+    /// The CPU loop's look; its quotas are wishes as all others.
+    fn hold_back(
+        &mut self,
+        tree: &Tree,
+        plan: &mut Plan,
+        stalls: &BTreeMap<usize, stalls::Stall>,
+        interval: u64,
+    ) -> Result<()> {
+        let Some(marks) = &self.config.cpu_loop else {
+            return Ok(());
+        };
+        let pressure = cpu_loop::worst(tree, marks, stalls, interval);
+        let due = self.cpu_loop.look(marks, &pressure);
+        let cpus = self.root.topology().map_or(1, |topology| topology.cpus);
+        let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
+        for wish in self.cpu_loop.wishes(tree, cpus, &self.keeper) {
+            plan.add(wish);
+        }
+        let failed = |what: String| Err(Error::Unavailable(what));
+        if let Some(said) = self.cpu_loop.reap() {
+            return failed(said);
+        }
+        if due && let Err(error) = self.cpu_loop.call(&marks.hook, &pressure) {
+            return failed(format!("the hook could not be run: {error}"));
+        }
+        Ok(())
+    }
+
+    /// The kernel's trigger of a group fired.
+    fn alarm(&mut self, tree: &Tree, group: &str, of: Of) {
+        if let Some(monitor) = &mut self.monitor {
+            monitor.alarm(tree, group, of);
+        }
+    }
+
+    fn tell(&self, tree: &Tree, plan: &Plan, missed: &[Requirement]) -> Result<()> {
+        let scores = self.monitor.as_ref().map(|monitor| Scores {
+            groups: monitor.scores(),
+            priorities: monitor.by_priority(),
+            breaches_lost: monitor.lost(),
+        });
+        let has_loop = self.config.cpu_loop.is_some();
         let status = Status {
             pid: std::process::id(),
             interval_ms: self.config.agent.interval_ms,
-            missed: &missed(&self.root, &self.base),
+            missed,
             groups: &plan.groups,
             changed: self.keeper.changed(),
             audit_lost: self.keeper.audit_lost(),
+            offline_per_mille: has_loop.then(|| self.cpu_loop.share()),
+            scores,
             notes: &tree.notes,
         };
         let refused = |source| Error::refused("write", format!("/{STATUS}"), source, "");
@@ -134,6 +223,12 @@ impl Service {
         let _ = std::fs::remove_file(self.root.path(STATUS));
         self.keeper.restore(why)
     }
+}
+
+fn monitor(root: &Root, config: &Config) -> Option<Monitor> {
+    let marks = config.monitor.clone()?;
+    let ring = Ring::new(root.path(BREACHES), marks.ring_kib << 10);
+    Some(Monitor::new(marks, ring))
 }
 
 /// Where cgroup v2 is.
@@ -215,14 +310,17 @@ impl Signals {
         Ok(signals)
     }
 
-    /// Waits until a signal comes or the time is over.
-    fn wait(&mut self, most: Duration) {
-        let mut files = [PollFd::new(&self.wake, PollFlags::IN)];
+    /// Waits until a signal comes, a trigger fires or the time is over; which triggers did.
+    fn wait(&mut self, most: Duration, triggers: &Triggers) -> Vec<(String, Of)> {
+        let mut files = vec![PollFd::new(&self.wake, PollFlags::IN)];
+        files.extend(triggers.files());
         let most = Timespec::try_from(most).ok();
         // Interrupted by a signal, it has come.
         let _ = poll(&mut files, most.as_ref());
+        let events: Vec<_> = files[1..].iter().map(PollFd::revents).collect();
         let mut bytes = [0; 64];
         while self.wake.read(&mut bytes).is_ok_and(|count| count > 0) {}
+        triggers.fired(&events)
     }
 }
 
@@ -234,6 +332,7 @@ pub fn run(root: &Root, folder: &Path, warn: impl Fn(&str)) -> Result<()> {
     let refused = |source| Error::refused("watch for", "signals", source, "");
     let mut signals = Signals::new().map_err(refused)?;
     let mut service = Service::new(root.clone(), config)?;
+    let mut triggers = Triggers::default();
     let mut last = Instant::now();
     let mut failed = String::new();
     while !signals.end.load(Ordering::Relaxed) {
@@ -245,9 +344,9 @@ pub fn run(root: &Root, folder: &Path, warn: impl Fn(&str)) -> Result<()> {
         }
         let passed = last.elapsed();
         last = Instant::now();
-        let said = match service.step(passed) {
-            Ok(()) => String::new(),
-            Err(error) => error.to_string(),
+        let (said, tree) = match service.step(passed) {
+            Ok(tree) => (String::new(), Some(tree)),
+            Err(error) => (error.to_string(), None),
         };
         // The same trouble each second is told once.
         if said != failed && !said.is_empty() {
@@ -255,7 +354,22 @@ pub fn run(root: &Root, folder: &Path, warn: impl Fn(&str)) -> Result<()> {
         }
         failed = said;
         let interval = Duration::from_millis(service.config.agent.interval_ms);
-        signals.wait(interval.saturating_sub(last.elapsed()));
+        if let Some(tree) = &tree {
+            triggers.set(tree, service.config.monitor.as_ref());
+        }
+        loop {
+            let left = interval.saturating_sub(last.elapsed());
+            let fired = signals.wait(left, &triggers);
+            if fired.is_empty() {
+                break;
+            }
+            if let Some(tree) = &tree {
+                fired
+                    .iter()
+                    .for_each(|(group, of)| service.alarm(tree, group, *of));
+            }
+            triggers.heard(&fired);
+        }
     }
     service.restore("the agent ends").map(drop)
 }
@@ -273,7 +387,10 @@ pub fn restore(root: &Root) -> Result<usize> {
 pub fn status(root: &Root) -> Result<serde_json::Value> {
     let none =
         || Error::Unavailable("vmfirst agent doesn't run: systemctl start vmfirst-agent".into());
-    let text = root.text(STATUS).map_err(|_| none())?;
+    let text = root.text(STATUS).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => none(),
+        _ => Error::refused("read", format!("/{STATUS}"), source, RIGHT),
+    })?;
     let status: serde_json::Value = serde_json::from_str(&text).map_err(|_| none())?;
     // A killed one leaves its file and no process that has the lock.
     let held = File::open(root.path(LOCK)).map_err(|_| none())?;
