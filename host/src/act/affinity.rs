@@ -63,6 +63,28 @@ impl CpuList {
         Ok(Self(ranges))
     }
 
+    /// The CPUs, in the list's order.
+    pub fn cpus(&self) -> impl Iterator<Item = u16> {
+        self.0.iter().flat_map(|&(first, last)| first..=last)
+    }
+
+    /// How many CPUs it has.
+    pub fn count(&self) -> usize {
+        self.cpus().count()
+    }
+
+    /// The first `most` of the CPUs, in the list's order.
+    pub fn first(&self, most: usize) -> Self {
+        let mut left = most;
+        let ranges = self.0.iter().map_while(|&(first, last)| {
+            let taken = left.min(usize::from(last - first) + 1);
+            left -= taken;
+            // Not more than the range has, which is below 65536.
+            (taken > 0).then(|| (first, first + (taken - 1) as u16))
+        });
+        Self(ranges.collect())
+    }
+
     /// Lets a thread run on these CPUs only, and reads that back.
     pub fn give(&self, tid: Tid) -> Result<()> {
         self.give_to(tid, &whose(tid))
@@ -174,6 +196,22 @@ impl Affinity {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_is_cut_in_its_order() {
+        let list: CpuList = "0-3,8,10-11".parse().unwrap();
+        assert_eq!(list.count(), 7);
+        for (most, text) in [
+            (2, "0-1"),
+            (4, "0-3"),
+            (5, "0-3,8"),
+            (6, "0-3,8,10"),
+            (9, "0-3,8,10-11"),
+        ] {
+            assert_eq!(list.first(most).to_string(), text);
+        }
+        assert_eq!(list.cpus().collect::<Vec<_>>(), [0, 1, 2, 3, 8, 10, 11]);
+    }
 
     #[test]
     fn lists_go_on_behind_commas() {
