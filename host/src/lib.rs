@@ -18,6 +18,8 @@ pub mod read;
 pub mod steer;
 #[cfg(feature = "usage")]
 pub mod usage;
+#[cfg(feature = "cli")]
+pub mod view;
 
 pub use error::Error;
 

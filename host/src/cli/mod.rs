@@ -7,6 +7,7 @@ mod set;
 pub mod stat;
 mod top;
 mod tune;
+mod view;
 
 use std::io::Write;
 
@@ -60,6 +61,9 @@ enum Command {
     /// Watch VMs in a terminal, sorted
     #[command(after_help = top::HELP)]
     Top(top::Options),
+    /// Show each control group its own machine in /proc and /sys
+    #[command(after_help = view::HELP)]
+    View(view::Options),
     /// Write man pages or completions, for packages
     #[command(hide = true)]
     Generate(Generate),
@@ -87,6 +91,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Agent(options) => options.run(&root),
         Command::Priority(options) => options.run(),
         Command::Top(options) => options.run(&root),
+        Command::View(options) => options.run(&root),
         Command::Generate(options) => options.run(),
     }
 }

@@ -1,0 +1,223 @@
+//! `vmfirst view` mounted on this machine, in a mount namespace of the test's own: a store of
+//! files as systemd's keeps the mount while the program is killed.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read, Seek};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+use sendfd::RecvWithFd;
+
+/// One test at a time: what one starts must not have the other's files.
+static ONE: Mutex<()> = Mutex::new(());
+
+/// What systemd is to the program.
+struct Manager<'a> {
+    folder: &'a Path,
+    socket: UnixDatagram,
+    kept: Option<OwnedFd>,
+}
+
+impl Manager<'_> {
+    /// Starts the program, with what is kept, and waits until it is ready.
+    fn start(&mut self) -> Child {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "LISTEN_PID=$$ exec \"$0\" view \"$1\""])
+            .arg(env!("CARGO_BIN_EXE_vmfirst"))
+            .arg(self.folder.join("view"))
+            .env("NOTIFY_SOCKET", self.folder.join("notify"));
+        if let Some(kept) = &self.kept {
+            command
+                .env("LISTEN_FDS", "1")
+                .env("LISTEN_FDNAMES", "vmfirst");
+            let kept = std::os::fd::AsRawFd::as_raw_fd(kept);
+            // SAFETY: dup2 may be called after a fork; the number is open until after it.
+            unsafe {
+                command.pre_exec(move || match libc::dup2(kept, 3) {
+                    3 => Ok(()),
+                    _ => Err(std::io::Error::last_os_error()),
+                });
+            }
+        }
+        let child = command.spawn().unwrap();
+        while !self.is_ready() {}
+        child
+    }
+
+    /// Takes a message, and what is to be kept.
+    fn is_ready(&mut self) -> bool {
+        let (mut bytes, mut files) = ([0; 256], [0 as RawFd; 1]);
+        let (length, count) = self.socket.recv_with_fd(&mut bytes, &mut files).unwrap();
+        if count == 1 {
+            // SAFETY: the kernel has just opened it for this process.
+            let kept = unsafe { OwnedFd::from_raw_fd(files[0]) };
+            rustix::io::fcntl_setfd(&kept, rustix::io::FdFlags::CLOEXEC).unwrap();
+            self.kept = Some(kept);
+        }
+        bytes[..length].starts_with(b"READY=1")
+    }
+}
+
+/// A mount namespace of this thread's own with cgroup v2, if this machine lets it; what it
+/// starts is in there, too.
+fn own_namespace(folder: &Path) -> Result<(), String> {
+    if !rustix::process::geteuid().is_root() || !Path::new("/dev/fuse").exists() {
+        return Err("it takes root and /dev/fuse".into());
+    }
+    // SAFETY: this thread alone gets a namespace and a root of its own.
+    if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
+        return Err(std::io::Error::last_os_error().to_string());
+    }
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private).map_err(|error| error.to_string())?;
+    let groups = folder.join("groups");
+    fs::create_dir(&groups).unwrap();
+    rustix::mount::mount("none", &groups, "cgroup2", MountFlags::empty(), None)
+        .map_err(|error| format!("no cgroup v2: {error}"))
+}
+
+/// A process in a group of its own that reads until it is told to stop: `good` and `bad` reads.
+const READER: &str = r#"
+echo $$ > "$0/cgroup.procs"
+good=0; bad=0
+until [ -e "$1/stop" ]; do
+    if read -r line < "$1/view/proc/uptime"; then good=$((good + 1)); else bad=$((bad + 1)); fi
+done 2> /dev/null
+echo "$good $bad"
+"#;
+
+#[test]
+fn readers_live_on_when_the_program_is_killed() {
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    if let Err(why) = own_namespace(folder) {
+        eprintln!("skipped: {why}");
+        return;
+    }
+    let group = folder.join(format!("groups/vmfirst-test-view-{}", std::process::id()));
+    fs::create_dir(&group).unwrap();
+    let socket = UnixDatagram::bind(folder.join("notify")).unwrap();
+    let mut manager = Manager {
+        folder,
+        socket,
+        kept: None,
+    };
+    let mut program = manager.start();
+    assert!(manager.kept.is_some());
+
+    let mut kept_open = File::open(folder.join("view/proc/meminfo")).unwrap();
+    let reader = Command::new("sh")
+        .args(["-c", READER])
+        .args([&group, folder])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    for _ in 0..3 {
+        thread::sleep(std::time::Duration::from_millis(200));
+        program.kill().unwrap();
+        program.wait().unwrap();
+        program = manager.start();
+        // It answers, also to who has had the file open since before.
+        let mut text = String::new();
+        kept_open.rewind().unwrap();
+        kept_open.read_to_string(&mut text).unwrap();
+        assert!(text.starts_with("MemTotal:"), "{text}");
+    }
+    fs::write(folder.join("stop"), "").unwrap();
+    let said = reader.wait_with_output().unwrap().stdout;
+    let said = String::from_utf8(said).unwrap();
+    let (good, bad) = said.trim().split_once(' ').unwrap();
+    let (good, bad): (u32, u32) = (good.parse().unwrap(), bad.parse().unwrap());
+    // What was being answered when it was killed, at most, fails.
+    assert!(good > 0 && bad <= 3, "{said}");
+
+    // Nobody keeps the mount any more: an error at once, and no wait.
+    program.kill().unwrap();
+    program.wait().unwrap();
+    manager.kept = None;
+    let dead = fs::read(folder.join("view/proc/uptime")).unwrap_err();
+    assert_eq!(dead.kind(), ErrorKind::NotConnected);
+    // The next one mounts anew where the dead mount is.
+    program = manager.start();
+    fs::read(folder.join("view/proc/uptime")).unwrap();
+    rustix::mount::unmount(folder.join("view"), UnmountFlags::DETACH).unwrap();
+    program.wait().unwrap();
+    fs::remove_dir(&group).unwrap();
+    rustix::mount::unmount(folder.join("groups"), UnmountFlags::DETACH).unwrap();
+}
+
+/// Many at once, each in its own group, and one that opens all it can: everybody has its own.
+#[test]
+fn each_reader_has_its_own_groups_figures() {
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    if let Err(why) = own_namespace(folder) {
+        eprintln!("skipped: {why}");
+        return;
+    }
+    let socket = UnixDatagram::bind(folder.join("notify")).unwrap();
+    let mut manager = Manager {
+        folder,
+        socket,
+        kept: None,
+    };
+    let mut program = manager.start();
+    let hostile: Arc<AtomicBool> = Arc::default();
+    let stop = hostile.clone();
+    let view = folder.join("view");
+    let opens = thread::spawn({
+        let view = view.clone();
+        move || {
+            let mut files = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                let Ok(mut file) = File::open(view.join("proc/cpuinfo")) else {
+                    break;
+                };
+                let _ = file.read(&mut [0; 3]);
+                files.push(file);
+                files.truncate(500);
+            }
+        }
+    });
+    for number in 0..8 {
+        let name = format!("groups/vmfirst-test-view-{}-{number}", std::process::id());
+        let group = folder.join(name);
+        fs::create_dir(&group).unwrap();
+        let script =
+            "echo $$ > \"$0/cgroup.procs\"; cat \"$1/proc/pressure/cpu\" \"$0/cpu.pressure\"
+            cat \"$1/proc/loadavg\"; cat \"$0/cgroup.threads\" | wc -l";
+        let output = Command::new("sh")
+            .args(["-c", script])
+            .args([&group, &view])
+            .output();
+        let said = String::from_utf8(output.unwrap().stdout).unwrap();
+        // A group that was made just now has waited for next to nothing, as the host has not.
+        let totals = said.lines().filter_map(|line| line.strip_prefix("some "));
+        let totals: Vec<u64> = totals
+            .map(|line| line.split_once("total=").unwrap().1.parse().unwrap())
+            .collect();
+        assert!(
+            totals.len() == 2 && totals[0] <= totals[1] && totals[1] < 60_000_000,
+            "{said}"
+        );
+        let load = said.lines().find(|line| line.ends_with(" 0")).unwrap();
+        let tasks = load.split(['/', ' ']).nth(4).unwrap();
+        assert!(["1", "2", "3"].contains(&tasks), "{said}");
+        fs::remove_dir(&group).unwrap();
+    }
+    hostile.store(true, Ordering::Relaxed);
+    opens.join().unwrap();
+    rustix::mount::unmount(&view, UnmountFlags::DETACH).unwrap();
+    program.wait().unwrap();
+    rustix::mount::unmount(folder.join("groups"), UnmountFlags::DETACH).unwrap();
+}
