@@ -9,6 +9,7 @@ use dense_record::measured::Facts;
 use crate::cache::Cache;
 use crate::debian::DebianGuest;
 use crate::emulator::Emulator;
+use crate::initrd;
 use crate::kernel::{self, Kernel, Variant};
 use crate::libvirt_host::LibvirtHost;
 use crate::machine::{self, Machine};
@@ -281,6 +282,16 @@ impl Workshop {
         self.host(debian.kernel(), |programs, guest| {
             let host = (&debian, &scheduler);
             image::host_with_scheduler(workload, programs, guest, host, &self.cache)
+        })
+    }
+
+    /// A host with Debian's own kernel as it comes, and nothing but these files; one of them is
+    /// /init.
+    pub fn host_of_files(&self, name: &str, files: &initrd::Files) -> Result<Host> {
+        Ok(Host {
+            emulator: self.emulator()?,
+            kernel: self.host_kernel(HostKernel::Debian)?,
+            initrd: initrd::build(name, files, &self.cache)?,
         })
     }
 
