@@ -64,6 +64,10 @@ enum Command {
     /// Compute until standard input closes: the third party of a cell
     #[command(name = third::ARGUMENT, hide = true)]
     ThirdParty,
+    /// Write man pages or completions, for packages
+    #[cfg(feature = "pages")]
+    #[command(hide = true)]
+    Generate(vmfirst_host::pages::Generate),
 }
 
 fn main() -> ExitCode {
@@ -86,11 +90,21 @@ fn main() -> ExitCode {
             }),
         },
         Command::ThirdParty => third::main(),
+        #[cfg(feature = "pages")]
+        Command::Generate(pages) => generate(pages),
     };
     done.unwrap_or_else(|error| {
         eprintln!("dense-bench: {error}");
         ExitCode::FAILURE
     })
+}
+
+#[cfg(feature = "pages")]
+fn generate(pages: vmfirst_host::pages::Generate) -> Result<ExitCode> {
+    let written = pages.run(<Cli as clap::CommandFactory>::command());
+    let completions = written.map_err(|error| Error::Invalid(error.to_string()))?;
+    print!("{}", String::from_utf8_lossy(&completions));
+    Ok(ExitCode::SUCCESS)
 }
 
 fn exit_code(good: bool) -> ExitCode {

@@ -14,6 +14,8 @@ pub mod cli;
 mod error;
 pub mod exposition;
 pub mod model;
+#[cfg(feature = "pages")]
+pub mod pages;
 pub mod read;
 pub mod steer;
 #[cfg(feature = "usage")]

@@ -9,6 +9,7 @@
 pub mod boots;
 pub mod cache;
 pub mod cells;
+pub mod deb;
 pub mod debian;
 pub mod each;
 pub mod emulator;

@@ -45,6 +45,7 @@ const FOR_TESTS: &[&str] = &[
     "chromium",
     "chromium-driver",
     "iproute2",
+    "lintian",
     "mmdebstrap",
     // promtool.
     "prometheus",
@@ -52,6 +53,9 @@ const FOR_TESTS: &[&str] = &[
     // systemd-analyze.
     "systemd",
 ];
+
+/// What makes packages.
+const FOR_PACKAGES: &[&str] = &["debhelper"];
 
 /// What our VMM is compared with.
 pub const PEERS: &[&str] = &["qemu-system-x86"];
@@ -80,6 +84,11 @@ pub fn install(cache: &Cache, cancel: &Cancel) -> Result<Vec<String>> {
 /// Installs what is missing for the tests.
 pub fn install_for_tests(cache: &Cache, cancel: &Cancel) -> Result<()> {
     install_missing(FOR_TESTS, cache, cancel)
+}
+
+/// Installs what is missing to make packages.
+pub fn install_for_packages(cache: &Cache, cancel: &Cancel) -> Result<()> {
+    install_missing(FOR_PACKAGES, cache, cancel)
 }
 
 /// Installs what is missing of the VMMs that ours is compared with.

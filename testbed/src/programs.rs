@@ -63,6 +63,14 @@ impl Programs {
         Ok(target_dir(repo).join(TARGET).join("release/scx_vmfirst"))
     }
 
+    /// Builds the program that operators run, which no image has; its path.
+    pub fn operators(repo: &Path, cache: &Cache, cancel: &Cancel) -> Result<PathBuf> {
+        let mut cargo = cargo_build(repo);
+        cargo.args(["--package", "vmfirst-host"]);
+        proc::run_logged(cargo, &cache.log("programs")?, cancel, |_| {})?;
+        Ok(target_dir(repo).join(TARGET).join("release/vmfirst"))
+    }
+
     /// The path of one that goes into images.
     pub fn path(&self, name: &str) -> PathBuf {
         assert!(IN_IMAGES.contains(&name), "{name} goes into no image");

@@ -18,7 +18,8 @@ const MEM_MIB: u32 = 2048;
 /// Virtual time in s after which a test gives its host up.
 const LIMIT_S: u64 = 120;
 
-fn workshop() -> Workshop {
+/// What builds everything, and its cache.
+pub fn workshop() -> Workshop {
     Workshop::open(Cancel::default()).unwrap()
 }
 

@@ -71,6 +71,10 @@ enum Command {
     /// Wait for a machine's end and remove what it left: vmm run starts this itself
     #[command(hide = true)]
     Reap(Remains),
+    /// Write man pages or completions, for packages
+    #[cfg(feature = "pages")]
+    #[command(hide = true)]
+    Generate(vmfirst_host::pages::Generate),
 }
 
 impl Cli {
@@ -91,6 +95,8 @@ impl Cli {
             Command::Resume(command) => command.run(&run_dir, "/v1/resume"),
             Command::Stop(command) => command.run(&run_dir),
             Command::Reap(remains) => remains.reap(&run_dir).map(|()| ExitCode::SUCCESS),
+            #[cfg(feature = "pages")]
+            Command::Generate(pages) => generate(pages),
         };
         done.unwrap_or_else(|error| {
             log::error!("{error}");
@@ -106,4 +112,10 @@ fn print(text: &str) -> Result<ExitCode> {
         other => other.map_err(Error::system("write to standard output"))?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(feature = "pages")]
+fn generate(pages: vmfirst_host::pages::Generate) -> Result<ExitCode> {
+    let completions = pages.run(<Cli as clap::CommandFactory>::command())?;
+    print(&String::from_utf8_lossy(&completions))
 }

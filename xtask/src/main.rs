@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use dense_record::chosen::HostKernel;
-use testbed::each;
 use testbed::proc::Cancel;
 use testbed::workshop::Workshop;
+use testbed::{deb, each};
 use xtask::bench::BenchArgs;
 use xtask::cost::CostArgs;
 use xtask::{Error, bench, cost, report, test};
@@ -62,6 +62,13 @@ enum Command {
         /// The folder; it is made if it is not there
         folder: PathBuf,
     },
+    /// Make packages for Debian 12 and later: vmfirst (vmm, the operator's program) and
+    /// vmfirst-bench
+    Deb {
+        /// Where they go
+        #[arg(long, default_value = "target/deb", value_name = "DIR")]
+        out: PathBuf,
+    },
     /// Put the tables of the published results into README.md and the pages of docs/
     Report {
         /// Publish these results first
@@ -102,6 +109,12 @@ fn run(command: Command) -> Result<(), Error> {
         Command::Images { folder } => {
             Workshop::open(cancel)?.images(&folder)?;
             println!("{}", folder.join("dense-bench").display());
+            Ok(())
+        }
+        Command::Deb { out } => {
+            for package in deb::build(&Workshop::open(cancel.clone())?, &out, &cancel)? {
+                println!("{}", package.display());
+            }
             Ok(())
         }
         Command::Report { results } => report::run(results.as_deref()),

@@ -11,7 +11,7 @@ mod view;
 
 use std::io::Write;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::model::{Found, Vm, find, shown};
 use crate::read::Root;
@@ -66,18 +66,7 @@ enum Command {
     View(view::Options),
     /// Write man pages or completions, for packages
     #[command(hide = true)]
-    Generate(Generate),
-}
-
-/// What packages need.
-#[derive(Debug, Args)]
-struct Generate {
-    /// Where to write man pages of all commands
-    #[arg(long, value_name = "FOLDER")]
-    man: Option<std::path::PathBuf>,
-    /// Print a shell's completions
-    #[arg(long, value_name = "SHELL")]
-    completions: Option<clap_complete::Shell>,
+    Generate(crate::pages::Generate),
 }
 
 /// Runs the command.
@@ -92,40 +81,10 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Priority(options) => options.run(),
         Command::Top(options) => options.run(&root),
         Command::View(options) => options.run(&root),
-        Command::Generate(options) => options.run(),
-    }
-}
-
-impl Generate {
-    fn run(self) -> Result<()> {
-        let mut command = <Cli as clap::CommandFactory>::command();
-        if let Some(shell) = self.completions {
-            let mut text = Vec::new();
-            clap_complete::generate(shell, &mut command, "vmfirst", &mut text);
-            print(&String::from_utf8_lossy(&text))?;
+        Command::Generate(options) => {
+            let completions = options.run(Cli::command())?;
+            print(&String::from_utf8_lossy(&completions))
         }
-        let Some(folder) = self.man else {
-            return Ok(());
-        };
-        command.build();
-        let shown = |page: &&clap::Command| !page.is_hide_set() && page.get_name() != "help";
-        let pages = command.get_subcommands().filter(shown);
-        let pages = pages.map(|page| (format!("vmfirst-{}", page.get_name()), page));
-        let pages = pages.chain([("vmfirst".to_string(), &command)]);
-        for (name, page) in pages {
-            let path = folder.join(format!("{name}.8"));
-            let mut text = Vec::new();
-            let man = clap_mangen::Man::new(page.clone())
-                .section("8")
-                .source(concat!("vmfirst ", env!("CARGO_PKG_VERSION")))
-                .manual("vmfirst");
-            man.render(&mut text)
-                .and_then(|()| std::fs::write(&path, text))
-                .map_err(|source| {
-                    Error::refused("write", path.display().to_string(), source, "")
-                })?;
-        }
-        Ok(())
     }
 }
 
