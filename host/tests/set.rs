@@ -422,19 +422,23 @@ fn man_pages_and_completions_are_made() {
     let output = vmfirst(&["generate", "--man", at, "--completions", "bash"]);
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(String::from_utf8_lossy(&output.stdout).contains("--vcpu-slice"));
-    for page in [
+    let expected = [
         "vmfirst",
+        "vmfirst-agent",
         "vmfirst-list",
+        "vmfirst-priority",
         "vmfirst-set",
         "vmfirst-stat",
         "vmfirst-top",
         "vmfirst-tune",
-    ] {
+        "vmfirst-view",
+    ];
+    for page in expected {
         let text = std::fs::read_to_string(folder.path().join(format!("{page}.8"))).unwrap();
         assert!(text.contains(".TH"), "{page}");
     }
     let pages = std::fs::read_dir(folder.path()).unwrap().count();
-    assert_eq!(pages, 6, "pages of what nobody calls");
+    assert_eq!(pages, expected.len(), "pages of what nobody calls");
     // Whoever has enough of it closes the pipe.
     let piped = Command::new("sh")
         .arg("-c")
