@@ -25,7 +25,15 @@ struct Manager<'a> {
     kept: Option<OwnedFd>,
 }
 
-impl Manager<'_> {
+impl<'a> Manager<'a> {
+    fn new(folder: &'a Path) -> Self {
+        Self {
+            folder,
+            socket: UnixDatagram::bind(folder.join("notify")).unwrap(),
+            kept: None,
+        }
+    }
+
     /// Starts the program, with what is kept, and waits until it is ready.
     fn start(&mut self) -> Child {
         let mut command = Command::new("sh");
@@ -105,12 +113,7 @@ fn readers_live_on_when_the_program_is_killed() {
     }
     let group = folder.join(format!("groups/vmfirst-test-view-{}", std::process::id()));
     fs::create_dir(&group).unwrap();
-    let socket = UnixDatagram::bind(folder.join("notify")).unwrap();
-    let mut manager = Manager {
-        folder,
-        socket,
-        kept: None,
-    };
+    let mut manager = Manager::new(folder);
     let mut program = manager.start();
     assert!(manager.kept.is_some());
 
@@ -165,12 +168,7 @@ fn each_reader_has_its_own_groups_figures() {
         eprintln!("skipped: {why}");
         return;
     }
-    let socket = UnixDatagram::bind(folder.join("notify")).unwrap();
-    let mut manager = Manager {
-        folder,
-        socket,
-        kept: None,
-    };
+    let mut manager = Manager::new(folder);
     let mut program = manager.start();
     let hostile: Arc<AtomicBool> = Arc::default();
     let stop = hostile.clone();

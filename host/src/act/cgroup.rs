@@ -191,10 +191,11 @@ pub fn mount_point() -> Result<PathBuf> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn group(files: &[(&str, &str)]) -> (tempfile::TempDir, Cgroup) {
+    /// A folder with these files, as a group.
+    pub(crate) fn group(files: &[(&str, &str)]) -> (tempfile::TempDir, Cgroup) {
         let root = tempfile::tempdir().unwrap();
         for (file, text) in files {
             fs::write(root.path().join(file), text).unwrap();

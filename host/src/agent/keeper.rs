@@ -35,6 +35,12 @@ pub struct Wish {
     pub why: String,
 }
 
+impl Wish {
+    fn place(&self) -> Place {
+        (self.group.clone(), self.knob.clone())
+    }
+}
+
 /// What a value was before it was changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Kept {
@@ -126,8 +132,7 @@ impl Keeper {
     /// # Errors
     /// The journal can't be written: then nothing is changed.
     pub fn keep_to(&mut self, wishes: &[Wish]) -> Result<Vec<Result<()>>> {
-        let place = |wish: &Wish| (wish.group.clone(), wish.knob.clone());
-        let wished: BTreeMap<Place, u64> = wishes.iter().map(|w| (place(w), w.id)).collect();
+        let wished: BTreeMap<Place, u64> = wishes.iter().map(|w| (w.place(), w.id)).collect();
         let is_wished = |place: &Place, kept: &Kept| wished.get(place) == Some(&kept.id);
         let journal = std::mem::take(&mut self.journal);
         let (stay, unwanted) = journal.into_iter().partition(|(p, k)| is_wished(p, k));
@@ -165,7 +170,7 @@ impl Keeper {
         if wish.knob.is_same(&wish.value, &now) {
             return Ok(None);
         }
-        let place = (wish.group.clone(), wish.knob.clone());
+        let place = wish.place();
         let kept = self.journal.get(&place);
         if let Some(kept) = kept.filter(|kept| kept.ours == wish.value) {
             let contests = self.contests.entry(place).or_default();
@@ -201,14 +206,7 @@ impl Keeper {
         if done.is_err() && before == kept.before {
             self.journal.remove(&kept.place());
         }
-        self.audit.add(&Audit {
-            group: &wish.group,
-            knob: wish.knob.to_string(),
-            before: &before,
-            after: &wish.value,
-            why: &wish.why,
-            error: done.as_ref().err().map(ToString::to_string),
-        });
+        self.tell_wish(wish, &before, &done);
         done
     }
 
@@ -216,15 +214,20 @@ impl Keeper {
     pub fn command(&mut self, wish: &Wish) -> Result<()> {
         let group = self.group(&wish.group, wish.id);
         let done = group.and_then(|group| group.write(&wish.knob.to_string(), &wish.value));
+        self.tell_wish(wish, "", &done);
+        done
+    }
+
+    /// The line of a wish in the audit log.
+    fn tell_wish(&mut self, wish: &Wish, before: &str, done: &Result<()>) {
         self.audit.add(&Audit {
             group: &wish.group,
             knob: wish.knob.to_string(),
-            before: "",
+            before,
             after: &wish.value,
             why: &wish.why,
             error: done.as_ref().err().map(ToString::to_string),
         });
-        done
     }
 
     /// Puts all values back that were changed; those that can't be stay in the journal.

@@ -112,16 +112,7 @@ fn unset(file: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
-
-    fn group(files: &[(&str, &str)]) -> (tempfile::TempDir, Cgroup) {
-        let root = tempfile::tempdir().unwrap();
-        for (file, text) in files {
-            fs::write(root.path().join(file), text).unwrap();
-        }
-        let group = Cgroup::at(root.path());
-        (root, group)
-    }
+    use crate::act::cgroup::tests::group;
 
     #[test]
     fn weight_and_idle_are_one_value() {
