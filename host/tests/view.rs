@@ -2,8 +2,8 @@
 //! files as systemd's keeps the mount while the program is killed.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read, Seek};
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Seek};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -22,7 +22,7 @@ static ONE: Mutex<()> = Mutex::new(());
 struct Manager<'a> {
     folder: &'a Path,
     socket: UnixDatagram,
-    kept: Option<OwnedFd>,
+    kept: Vec<(String, OwnedFd)>,
 }
 
 impl<'a> Manager<'a> {
@@ -30,7 +30,7 @@ impl<'a> Manager<'a> {
         Self {
             folder,
             socket: UnixDatagram::bind(folder.join("notify")).unwrap(),
-            kept: None,
+            kept: Vec::new(),
         }
     }
 
@@ -42,16 +42,22 @@ impl<'a> Manager<'a> {
             .arg(env!("CARGO_BIN_EXE_vmfirst"))
             .arg(self.folder.join("view"))
             .env("NOTIFY_SOCKET", self.folder.join("notify"));
-        if let Some(kept) = &self.kept {
+        if !self.kept.is_empty() {
+            let names: Vec<_> = self.kept.iter().map(|(name, _)| name.as_str()).collect();
             command
-                .env("LISTEN_FDS", "1")
-                .env("LISTEN_FDNAMES", "vmfirst");
-            let kept = std::os::fd::AsRawFd::as_raw_fd(kept);
-            // SAFETY: dup2 may be called after a fork; the number is open until after it.
+                .env("LISTEN_FDS", names.len().to_string())
+                .env("LISTEN_FDNAMES", names.join(":"));
+            let files: Vec<RawFd> = self.kept.iter().map(|(_, file)| file.as_raw_fd()).collect();
+            // SAFETY: dup2 may be called after a fork; the numbers are open until after it, and
+            // are higher than those that they get.
             unsafe {
-                command.pre_exec(move || match libc::dup2(kept, 3) {
-                    3 => Ok(()),
-                    _ => Err(std::io::Error::last_os_error()),
+                command.pre_exec(move || {
+                    for (file, number) in files.iter().zip(3..) {
+                        if libc::dup2(*file, number) != number {
+                            return Err(std::io::Error::last_os_error());
+                        }
+                    }
+                    Ok(())
                 });
             }
         }
@@ -60,17 +66,23 @@ impl<'a> Manager<'a> {
         child
     }
 
-    /// Takes a message, and what is to be kept.
+    /// Takes a message, and what is to be kept or closed; whether the program is ready.
     fn is_ready(&mut self) -> bool {
         let (mut bytes, mut files) = ([0; 256], [0 as RawFd; 1]);
         let (length, count) = self.socket.recv_with_fd(&mut bytes, &mut files).unwrap();
+        let text = std::str::from_utf8(&bytes[..length]).unwrap();
+        let name = text.lines().find_map(|line| line.strip_prefix("FDNAME="));
+        if text.contains("FDSTOREREMOVE=1") {
+            self.kept.retain(|(kept, _)| Some(kept.as_str()) != name);
+        }
         if count == 1 {
+            // Numbers that the program's own start with are in nobody's way up there.
             // SAFETY: the kernel has just opened it for this process.
             let kept = unsafe { OwnedFd::from_raw_fd(files[0]) };
-            rustix::io::fcntl_setfd(&kept, rustix::io::FdFlags::CLOEXEC).unwrap();
-            self.kept = Some(kept);
+            let kept = rustix::io::fcntl_dupfd_cloexec(&kept, 100).unwrap();
+            self.kept.push((name.unwrap().to_string(), kept));
         }
-        bytes[..length].starts_with(b"READY=1")
+        text.starts_with("READY=1")
     }
 }
 
@@ -115,7 +127,7 @@ fn readers_live_on_when_the_program_is_killed() {
     fs::create_dir(&group).unwrap();
     let mut manager = Manager::new(folder);
     let mut program = manager.start();
-    assert!(manager.kept.is_some());
+    assert_eq!(manager.kept.len(), 1);
 
     let mut kept_open = File::open(folder.join("view/proc/meminfo")).unwrap();
     let reader = Command::new("sh")
@@ -146,7 +158,7 @@ fn readers_live_on_when_the_program_is_killed() {
     // Nobody keeps the mount any more: an error at once, and no wait.
     program.kill().unwrap();
     program.wait().unwrap();
-    manager.kept = None;
+    manager.kept.clear();
     let dead = fs::read(folder.join("view/proc/uptime")).unwrap_err();
     assert_eq!(dead.kind(), ErrorKind::NotConnected);
     // The next one mounts anew where the dead mount is.
@@ -216,6 +228,96 @@ fn each_reader_has_its_own_groups_figures() {
     hostile.store(true, Ordering::Relaxed);
     opens.join().unwrap();
     rustix::mount::unmount(&view, UnmountFlags::DETACH).unwrap();
+    program.wait().unwrap();
+    rustix::mount::unmount(folder.join("groups"), UnmountFlags::DETACH).unwrap();
+}
+
+/// Waits in poll(2) for a trigger on a file, until it has POLLPRI; says before what poll(2) has
+/// at once. An error is POLLERR, or what open, write and poll say.
+const POLLER: &str = r#"
+use Fcntl;
+my ($file, $wish) = @ARGV;
+$| = 1;
+sysopen(my $f, $file, O_RDWR) or die "open: $!";
+my $poll = sub { my $p = pack("iss", fileno $f, 2, 0); syscall(7, $p, 1, $_[0]) >= 0 or die "poll: $!"; (unpack("iss", $p))[2] };
+print "bare ", $poll->(0), "\n";
+syswrite($f, "$wish\0") or die "write: $!";
+print "again ", defined syswrite($f, $wish) ? "yes" : $!{EBUSY} ? "busy" : $!, "\n";
+print "now ", $poll->(0), "\n";
+print "later ", $poll->(-1), "\n";
+"#;
+
+/// POLLPRI, and POLLPRI with POLLERR, in poll(2).
+const HAPPENED: &str = "2";
+const NO_TRIGGER: &str = "10";
+
+/// The same program, for the same group: at the group's own file, and through the view.
+#[test]
+fn who_polls_pressure_is_told_when_the_groups_own_file_tells() {
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    if let Err(why) = own_namespace(folder) {
+        eprintln!("skipped: {why}");
+        return;
+    }
+    let mut manager = Manager::new(folder);
+    let mut program = manager.start();
+    let group = folder.join(format!("groups/vmfirst-test-view-{}", std::process::id()));
+    fs::create_dir(&group).unwrap();
+    let start = |script: &str, file: &Path, wish: &str| {
+        Command::new("sh")
+            .args(["-c", "echo $$ > $0/cgroup.procs; exec \"$@\""])
+            .arg(&group)
+            .args(["perl", "-e", script])
+            .args([file, Path::new(wish)])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let own = group.join("cpu.pressure");
+    let shown = folder.join("view/proc/pressure/cpu");
+    let wish = "some 500000 2000000";
+    let mut pollers = [&own, &shown].map(|file| {
+        let mut poller = start(POLLER, file, wish);
+        let mut lines = BufReader::new(poller.stdout.take().unwrap()).lines();
+        let said: Vec<_> = lines.by_ref().take(3).map(Result::unwrap).collect();
+        (poller, lines, said)
+    });
+    // Nobody in the group has wanted a CPU but to start; without a trigger it is an error.
+    assert_eq!(pollers[0].2, ["bare 10", "again busy", "now 0"]);
+    assert_eq!(pollers[1].2, pollers[0].2);
+    // Who waits is one more of those that systemd keeps: then the program is killed.
+    while manager.kept.len() < 2 {
+        manager.is_ready();
+    }
+    program.kill().unwrap();
+    program.wait().unwrap();
+    program = manager.start();
+
+    let load: Vec<_> = (0..8).map(|_| start("1 while 1", &own, wish)).collect();
+    for (poller, lines, _) in &mut pollers {
+        let later = lines.next().unwrap().unwrap();
+        assert_eq!(later, format!("later {HAPPENED}"));
+        assert!(poller.wait().unwrap().success());
+    }
+    // Its end is told, too.
+    while manager.kept.len() > 1 {
+        manager.is_ready();
+    }
+    let wrong = start(POLLER, &shown, "some 1 500000000").wait_with_output();
+    let wrong = wrong.unwrap();
+    let said = String::from_utf8(wrong.stdout).unwrap();
+    assert_eq!(
+        (said.trim(), wrong.status.success()),
+        (&*format!("bare {NO_TRIGGER}"), false)
+    );
+    for mut load in load {
+        load.kill().unwrap();
+        load.wait().unwrap();
+    }
+    while fs::remove_dir(&group).is_err_and(|error| error.kind() == ErrorKind::ResourceBusy) {}
+    rustix::mount::unmount(folder.join("view"), UnmountFlags::DETACH).unwrap();
     program.wait().unwrap();
     rustix::mount::unmount(folder.join("groups"), UnmountFlags::DETACH).unwrap();
 }

@@ -55,7 +55,9 @@ impl Options {
         let signals = Signals::new([SIGINT, SIGTERM]);
         let signals =
             signals.map_err(|source| Error::refused("wait for", "signals", source, ""))?;
-        let mounted = mount(View::new(machines.clone()), &self.dir, root)?;
+        let view = View::new(machines.clone());
+        let view = view.map_err(|source| Error::refused("wait for", "triggers", source, ""))?;
+        let mounted = mount(view, &self.dir, root)?;
         thread::spawn(move || {
             loop {
                 thread::sleep(EVERY);

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,6 +16,7 @@ use super::ledger::Ledger;
 use super::load::{self, Load};
 use super::render::{self, Cpus};
 use super::tree::Made;
+use super::triggers::Wish;
 use crate::Error;
 use crate::read::{Root, uptime};
 
@@ -166,6 +168,16 @@ impl Machines {
         Ok(self.root.text(path)? + "\n")
     }
 
+    /// Where a file of the host is.
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.root.path(path)
+    }
+
+    /// Whether the kernel lets a process have such a trigger.
+    pub fn lets(&self, id: u32, wish: Wish<'_>) -> bool {
+        wish.is_for(&self.root, id)
+    }
+
     /// Whether the host has a file that the reader might look for.
     pub fn has(&self, path: &str) -> bool {
         self.root.path(path).exists()
@@ -249,6 +261,11 @@ impl Machine {
             disks: Fresh::default(),
             load: Mutex::default(),
         }
+    }
+
+    /// Where a file of the group is.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.place.folder().join(name)
     }
 
     fn memory(&self) -> io::Result<Arc<Memory>> {

@@ -3,8 +3,9 @@
 //! [`boundary`] tells whose machine a reader sees. [`group`] and [`host`] read the kernel's
 //! figures, [`ledger`] and [`load`] make of them what the kernel doesn't tell of a group: times
 //! of single CPUs, and load averages. [`render`] is figures in, text out. [`machines`] has what
-//! is kept of each group, and [`texts`] of each open file, both bounded. [`tree`] says which
-//! files there are, [`serve`] answers FUSE, and [`mounted`] keeps the mount over a crash.
+//! is kept of each group, and [`texts`] of each open file, both bounded. [`triggers`] has those
+//! who poll pressure. [`tree`] says which files there are, [`serve`] answers FUSE, and
+//! [`mounted`] keeps the mount over a crash.
 
 mod boundary;
 mod group;
@@ -17,6 +18,7 @@ mod render;
 mod serve;
 mod texts;
 mod tree;
+mod triggers;
 
 pub use boundary::{ATTRIBUTE, Boundaries};
 pub use group::Count;

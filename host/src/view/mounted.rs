@@ -14,11 +14,14 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
 
 use fuser::{Config, MountOption, Session, SessionACL};
 use sd_notify::NotifyState;
 
 use super::View;
+use super::triggers::{self, Triggers};
 use crate::read::Root;
 use crate::{Error, Result};
 
@@ -33,6 +36,7 @@ const THREADS: usize = 8;
 #[derive(Debug)]
 pub struct Mounted {
     session: Session<View>,
+    triggers: Arc<Triggers>,
     folder: PathBuf,
     /// Whether systemd keeps the mount when this process ends.
     pub is_kept: bool,
@@ -51,14 +55,21 @@ pub fn mount(view: View, folder: &Path, root: &Root) -> Result<Mounted> {
     };
     let folder = place(folder).map_err(refused("mount at"))?;
     let is_mounted = mounts(root, &folder) > 0;
-    if let Some(device) = kept_device().filter(|_| is_mounted) {
+    let kept = Kept::of_systemd();
+    let triggers = view.triggers.clone();
+    if let Some(device) = kept.device.filter(|_| is_mounted) {
         let session = resume(view, &device).map_err(refused("take over the mount at"))?;
+        for (name, group) in kept.triggers {
+            inherit(&triggers, name, group);
+        }
         return Ok(Mounted {
             session,
+            triggers,
             folder,
             is_kept: true,
         });
     }
+    kept.triggers.iter().for_each(|(name, _)| unkeep(name));
     if is_mounted {
         detach_dead(root, &folder)?;
     }
@@ -69,17 +80,33 @@ pub fn mount(view: View, folder: &Path, root: &Root) -> Result<Mounted> {
         .try_clone_to_owned()
         .map_err(refused("mount at"))?;
     replace(&session, &device).map_err(refused("mount at"))?;
-    let is_kept = keep(device.as_fd());
+    // One of a mount that is there no more would be in the way.
+    unkeep(NAME);
+    let is_kept = keep(NAME, device.as_fd());
     Ok(Mounted {
         session,
+        triggers,
         folder,
         is_kept,
     })
 }
 
+/// Takes over a trigger; one that can't be is a file without one, as its reader will see.
+fn inherit(triggers: &Triggers, name: String, group: OwnedFd) {
+    let inherited = triggers::of_name(&name).is_some_and(|(file, waiter)| {
+        let inherited = triggers.inherit(file, waiter, name.clone(), group);
+        inherited.is_ok()
+    });
+    if !inherited {
+        unkeep(&name);
+    }
+}
+
 impl Mounted {
     /// Answers until the folder is unmounted.
     pub fn serve(self) -> Result<()> {
+        let (triggers, notifier) = (self.triggers, self.session.notifier());
+        thread::spawn(move || triggers.watch(&notifier));
         let folder = self.folder.display().to_string();
         let served = self.session.run();
         served.map_err(|source| Error::refused("serve", folder, source, ""))
@@ -144,24 +171,48 @@ fn detach_dead(root: &Root, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The device that systemd kept, if this process was started with one.
-fn kept_device() -> Option<OwnedFd> {
-    let mut files = sd_notify::listen_fds_with_names(true).ok()?;
-    let (device, _) = files.find(|(_, name)| name == NAME)?;
-    // SAFETY: systemd opened it for this process, in which nothing else knows of it.
-    Some(unsafe { OwnedFd::from_raw_fd(device) })
+/// What systemd kept for this process.
+#[derive(Default)]
+struct Kept {
+    device: Option<OwnedFd>,
+    /// Other files, with their names.
+    triggers: Vec<(String, OwnedFd)>,
 }
 
-/// Has systemd keep the device; whether it does.
-fn keep(device: BorrowedFd) -> bool {
+impl Kept {
+    fn of_systemd() -> Self {
+        let mut kept = Self::default();
+        for (file, name) in sd_notify::listen_fds_with_names(true).into_iter().flatten() {
+            // SAFETY: systemd opened it for this process, in which nothing else knows of it.
+            let file = unsafe { OwnedFd::from_raw_fd(file) };
+            if name == NAME {
+                kept.device = Some(file);
+            } else {
+                kept.triggers.push((name, file));
+            }
+        }
+        kept
+    }
+}
+
+/// Has systemd keep a file by this name; whether it does.
+pub fn keep(name: &str, file: BorrowedFd) -> bool {
     if std::env::var_os("NOTIFY_SOCKET").is_none() {
         return false;
     }
-    // One of a mount that is there no more would be in the way.
-    let name = || NotifyState::FdName(NAME);
-    let forget = [NotifyState::FdStoreRemove, name()];
-    sd_notify::notify(false, &forget).is_ok()
-        && sd_notify::notify_with_fds(false, &[NotifyState::FdStore, name()], &[device]).is_ok()
+    // systemd is not to look whether anything happens: it would take that from us.
+    let alone = NotifyState::Custom("FDPOLL=0");
+    let kept = [NotifyState::FdStore, NotifyState::FdName(name), alone];
+    sd_notify::notify_with_fds(false, &kept, &[file]).is_ok()
+}
+
+/// Has systemd close a file that it keeps.
+pub fn unkeep(name: &str) {
+    // Where nobody keeps files there is nothing to do.
+    let _ = sd_notify::notify(
+        false,
+        &[NotifyState::FdStoreRemove, NotifyState::FdName(name)],
+    );
 }
 
 /// Tells systemd that readers are answered.

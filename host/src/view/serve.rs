@@ -11,13 +11,14 @@ use std::time::{Duration, SystemTime};
 
 use fuser::{
     Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, LockOwner,
-    OpenAccMode, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry,
-    ReplyOpen, Request,
+    OpenAccMode, OpenFlags, PollEvents, PollFlags, PollNotifier, ReplyAttr, ReplyData,
+    ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyPoll, ReplyWrite, Request, WriteFlags,
 };
 
 use super::machines::{Machine, Machines};
 use super::texts::Texts;
-use super::tree::{self, Node};
+use super::tree::{self, Made, Node};
+use super::triggers::{ALWAYS, Triggers, Wish};
 
 /// For so long the kernel need not ask again whether a file is there that all have.
 const FOR_ALL: Duration = Duration::from_secs(3600);
@@ -29,21 +30,26 @@ const FOR_ONE: Duration = Duration::ZERO;
 pub struct View {
     machines: Arc<Machines>,
     texts: Mutex<Texts>,
+    pub(super) triggers: Arc<Triggers>,
     next: AtomicU64,
     start: SystemTime,
 }
 
 impl View {
     /// Shows these machines.
-    pub fn new(machines: Arc<Machines>) -> Self {
+    ///
+    /// # Errors
+    /// When the process has too many files open.
+    pub fn new(machines: Arc<Machines>) -> io::Result<Self> {
         // Who takes over a mount gives its files other numbers than who had it before.
         let first = RandomState::new().build_hasher().finish() >> 1;
-        Self {
+        Ok(Self {
             machines,
             texts: Mutex::default(),
+            triggers: Arc::new(Triggers::new()?),
             next: AtomicU64::new(first),
             start: SystemTime::now(),
-        }
+        })
     }
 
     fn machine(&self, req: &Request) -> io::Result<Option<Arc<Machine>>> {
@@ -94,6 +100,22 @@ impl View {
         Ok(part.to_vec())
     }
 
+    /// Sets a trigger of pressure, in the file of whose machine the writer sees.
+    fn trigger(&self, req: &Request, (number, file): (u64, u64), text: &[u8]) -> io::Result<()> {
+        let name = pressure(number).ok_or(io::ErrorKind::PermissionDenied)?;
+        let wish = Wish::parse(text);
+        let wish = wish.filter(|wish| self.machines.lets(req.pid(), *wish));
+        let wish = wish.ok_or(rustix::io::Errno::INVAL)?;
+        let (path, reader) = match self.machine(req)? {
+            Some(machine) => (machine.file(name), machine.name.clone()),
+            None => (
+                self.machines.path(&tree::path(number).unwrap_or_default()),
+                "/".into(),
+            ),
+        };
+        self.triggers.set(file, &reader, &path, wish)
+    }
+
     /// The CPUs that who asks sees; all that the host has when it sees the host.
     fn cpus(&self, req: &Request) -> io::Result<Vec<u16>> {
         if let Some(machine) = self.machine(req)? {
@@ -129,6 +151,7 @@ impl View {
     fn attributes(&self, number: u64) -> Option<(FileAttr, Duration)> {
         let (kind, perm) = match tree::node(number)? {
             Node::Folder | Node::CpuFolder | Node::Cpu(_) => (FileType::Directory, 0o555),
+            Node::Made(Made::Pressure(_)) => (FileType::RegularFile, 0o666),
             Node::Made(_) | Node::Host => (FileType::RegularFile, 0o444),
         };
         let attributes = FileAttr {
@@ -192,8 +215,8 @@ impl Filesystem for View {
         }
     }
 
-    fn open(&self, _req: &Request, _ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        if flags.acc_mode() != OpenAccMode::O_RDONLY {
+    fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if flags.acc_mode() != OpenAccMode::O_RDONLY && pressure(ino.0).is_none() {
             return reply.error(Errno::EACCES);
         }
         let file = self.next.fetch_add(1, Ordering::Relaxed);
@@ -218,10 +241,47 @@ impl Filesystem for View {
         }
     }
 
+    fn write(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        _offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        match self.trigger(req, (ino.0, fh.0), data) {
+            // It was parsed, so it is short.
+            Ok(()) => reply.written(data.len() as u32),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn poll(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        waiter: PollNotifier,
+        _events: PollEvents,
+        flags: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        if pressure(ino.0).is_none() {
+            return reply.poll(ALWAYS);
+        }
+        let waits = flags.contains(PollFlags::FUSE_POLL_SCHEDULE_NOTIFY);
+        let waiter = waits.then(|| waiter.handle());
+        reply.poll(self.triggers.poll(fh.0, waiter));
+    }
+
     fn release(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
@@ -230,6 +290,10 @@ impl Filesystem for View {
     ) {
         let mut texts = self.texts.lock().unwrap_or_else(PoisonError::into_inner);
         texts.forget(fh.0);
+        drop(texts);
+        if pressure(ino.0).is_some() {
+            self.triggers.forget(fh.0);
+        }
         reply.ok();
     }
 
@@ -256,6 +320,14 @@ impl Filesystem for View {
             }
         }
         reply.ok();
+    }
+}
+
+/// The group's file of a file of pressure/*.
+fn pressure(number: u64) -> Option<&'static str> {
+    match tree::node(number) {
+        Some(Node::Made(Made::Pressure(name))) => Some(name),
+        _ => None,
     }
 }
 
