@@ -251,22 +251,31 @@ fn a_mistake_is_one_line_and_a_failure() {
     }
 }
 
-/// `systemd-analyze` on the unit with the program of this build.
+/// `systemd-analyze` on the units with the program of this build.
 #[test]
-fn the_unit_is_one_and_leaves_little_of_the_host() {
+fn the_units_are_some_and_leave_little_of_the_host() {
+    for unit in ["vmfirst-agent", "vmfirst-nri"] {
+        analyze(unit);
+    }
+}
+
+fn analyze(name: &str) {
     let folder = tempfile::tempdir().unwrap();
-    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/vmfirst-agent.service");
+    let file = format!("{name}.service");
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("systemd")
+        .join(&file);
     let text = fs::read_to_string(unit).unwrap();
     let text = text.replace("/usr/bin/vmfirst", env!("CARGO_BIN_EXE_vmfirst"));
     // The page of the manual is not installed here.
-    let text = text.replace("Documentation=man:vmfirst-agent(8)\n", "");
-    fs::write(folder.path().join("vmfirst-agent.service"), text).unwrap();
+    let text = text.replace(&format!("Documentation=man:{name}(8)\n"), "");
+    fs::write(folder.path().join(&file), text).unwrap();
     // Of 10; an ordinary service has 9.6.
     let security = ["security", "--offline=yes", "--threshold=25", "--no-pager"];
     for options in [&["verify", "--man=no"][..], &security] {
         let output = Command::new("systemd-analyze")
             .args(options)
-            .arg("./vmfirst-agent.service")
+            .arg(format!("./{file}"))
             .current_dir(folder.path())
             .output();
         let Ok(output) = output else {

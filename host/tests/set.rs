@@ -426,6 +426,7 @@ fn man_pages_and_completions_are_made() {
         "vmfirst",
         "vmfirst-agent",
         "vmfirst-list",
+        "vmfirst-nri",
         "vmfirst-priority",
         "vmfirst-set",
         "vmfirst-stat",

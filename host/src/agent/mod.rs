@@ -6,6 +6,7 @@
 //! [`reclaim`], for the loop that holds offline work back ([`cpu_loop`], decided by [`squeeze`])
 //! and for the scores of [`monitor`]. [`service`] does it all again and again.
 
+pub mod alone;
 pub mod config;
 mod cpu_loop;
 pub mod keeper;
@@ -18,6 +19,7 @@ mod reclaim;
 pub mod requirements;
 pub mod ring;
 pub mod service;
+pub mod signals;
 mod squeeze;
 mod stalls;
 pub mod tree;

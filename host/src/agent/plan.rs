@@ -186,6 +186,15 @@ impl Plan {
         self.whose.push(None);
     }
 
+    /// Forgets the other wishes.
+    pub fn retain(&mut self, is_kept: impl Fn(&Wish) -> bool) {
+        let kept: Vec<bool> = self.wishes.iter().map(is_kept).collect();
+        let mut is_kept = kept.iter();
+        self.wishes.retain(|_| is_kept.next() == Some(&true));
+        let mut is_kept = kept.iter();
+        self.whose.retain(|_| is_kept.next() == Some(&true));
+    }
+
     /// Puts into the states what became of the wishes.
     pub fn done(&mut self, done: Vec<Result<()>>) {
         for (whose, done) in self.whose.iter().zip(done) {

@@ -17,6 +17,12 @@ impl Priority {
     /// Runs in what the others leave.
     pub const OFFLINE: Self = Self(7);
 
+    /// Before all others.
+    pub const HIGHEST: Self = Self(0);
+
+    /// What most have.
+    pub const MIDDLE: Self = Self(3);
+
     /// Down to it work is online unless that is declared otherwise.
     pub const ONLINE: Self = Self(2);
 

@@ -1,19 +1,13 @@
 //! The agent at work.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use super::alone::Alone;
 use super::config::Config;
 use super::cpu_loop::{self, CpuLoop};
 use super::keeper::{Keeper, save};
@@ -22,6 +16,7 @@ use super::plan::{Disk, GroupStatus, Plan};
 use super::reclaim;
 use super::requirements::{Requirement, missed};
 use super::ring::Ring;
+use super::signals::Signals;
 use super::stalls::{self, Stalls};
 use super::tree::Tree;
 use super::triggers::Triggers;
@@ -29,9 +24,12 @@ use crate::read::Root;
 use crate::{Error, Result};
 
 const JOURNAL: &str = "run/vmfirst/agent.json";
-const LOCK: &str = "run/vmfirst/agent.lock";
-/// What `vmfirst agent --status` reads.
-const STATUS: &str = "run/vmfirst/agent-status.json";
+const AGENT: Alone = Alone {
+    command: "vmfirst agent",
+    unit: "vmfirst-agent",
+    lock: "run/vmfirst/agent.lock",
+    status: "run/vmfirst/agent-status.json",
+};
 const AUDIT: &str = "var/log/vmfirst/audit.jsonl";
 const BREACHES: &str = "var/log/vmfirst/breaches.jsonl";
 
@@ -200,8 +198,8 @@ impl Service {
             scores,
             notes: &tree.notes,
         };
-        let refused = |source| Error::refused("write", format!("/{STATUS}"), source, "");
-        save(&self.root.path(STATUS), &status).map_err(refused)
+        let refused = |source| Error::refused("write", format!("/{}", AGENT.status), source, "");
+        save(&self.root.path(AGENT.status), &status).map_err(refused)
     }
 
     /// What would be written now, a line each.
@@ -220,7 +218,7 @@ impl Service {
 
     /// Puts all back, and tells nothing any more.
     pub fn restore(&mut self, why: &str) -> Result<usize> {
-        let _ = std::fs::remove_file(self.root.path(STATUS));
+        let _ = std::fs::remove_file(self.root.path(AGENT.status));
         self.keeper.restore(why)
     }
 }
@@ -232,14 +230,14 @@ fn monitor(root: &Root, config: &Config) -> Option<Monitor> {
 }
 
 /// Where cgroup v2 is.
-fn base(root: &Root) -> Result<PathBuf> {
+pub fn base(root: &Root) -> Result<PathBuf> {
     let hierarchy = root.hierarchy();
     let hierarchy =
         hierarchy.map_err(|source| Error::refused("read", "/proc/self/mountinfo", source, ""))?;
     match hierarchy.v2 {
         Some(mount) => Ok(root.path(&mount)),
         None => Err(Error::Unavailable(
-            "vmfirst agent needs cgroup v2, which is not mounted: boot with \
+            "priorities need cgroup v2, which is not mounted: boot with \
              systemd.unified_cgroup_hierarchy=1, or mount -t cgroup2 none /sys/fs/cgroup"
                 .into(),
         )),
@@ -247,7 +245,7 @@ fn base(root: &Root) -> Result<PathBuf> {
 }
 
 /// The configuration's disks, by number.
-fn disks(root: &Root, config: &Config) -> Vec<Disk> {
+pub fn disks(root: &Root, config: &Config) -> Vec<Disk> {
     let is_number = |name: &str| {
         let numbers = name.split_once(':');
         numbers.is_some_and(|(a, b)| a.parse::<u32>().is_ok() && b.parse::<u32>().is_ok())
@@ -262,81 +260,31 @@ fn disks(root: &Root, config: &Config) -> Vec<Disk> {
     config.io.disks.iter().map(disk).collect()
 }
 
-/// The only agent of a host: another one finds the lock held, and this one is the last to
-/// forget it.
-fn lock(root: &Root) -> Result<File> {
-    let path = root.path(LOCK);
-    let refused = |source: io::Error| Error::refused("write", format!("/{LOCK}"), source, RIGHT);
-    std::fs::create_dir_all(path.parent().unwrap_or(&path)).map_err(refused)?;
-    let file = File::create(&path).map_err(refused)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Unavailable(
-            "vmfirst agent runs already: systemctl reload vmfirst-agent has it read its \
-             configuration anew"
-                .into(),
-        )),
-        Err(error) => Err(refused(error.into())),
-    }
-}
-
-const RIGHT: &str = "; it takes root";
-
-/// Signals: which came, and a file that can be read when one has.
-struct Signals {
-    wake: UnixStream,
-    reload: Arc<AtomicBool>,
-    end: Arc<AtomicBool>,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        let (wake, write) = UnixStream::pair()?;
-        wake.set_nonblocking(true)?;
-        let signals = Self {
-            wake,
-            reload: Arc::default(),
-            end: Arc::default(),
-        };
-        for (signal, flag) in [
-            (SIGHUP, &signals.reload),
-            (SIGINT, &signals.end),
-            (SIGTERM, &signals.end),
-        ] {
-            // The flag first: who is woken finds it.
-            signal_hook::flag::register(signal, flag.clone())?;
-            signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
-        }
-        Ok(signals)
-    }
-
-    /// Waits until a signal comes, a trigger fires or the time is over; which triggers did.
-    fn wait(&mut self, most: Duration, triggers: &Triggers) -> Vec<(String, Of)> {
-        let mut files = vec![PollFd::new(&self.wake, PollFlags::IN)];
-        files.extend(triggers.files());
-        let most = Timespec::try_from(most).ok();
-        // Interrupted by a signal, it has come.
-        let _ = poll(&mut files, most.as_ref());
-        let events: Vec<_> = files[1..].iter().map(PollFd::revents).collect();
-        let mut bytes = [0; 64];
-        while self.wake.read(&mut bytes).is_ok_and(|count| count > 0) {}
-        triggers.fired(&events)
-    }
+/// Waits until a signal comes, a trigger fires or the time is over; which triggers did.
+fn wait(signals: &mut Signals, most: Duration, triggers: &Triggers) -> Vec<(String, Of)> {
+    let mut files = vec![PollFd::new(&*signals, PollFlags::IN)];
+    files.extend(triggers.files());
+    let most = Timespec::try_from(most).ok();
+    // Interrupted by a signal, it has come.
+    let _ = poll(&mut files, most.as_ref());
+    let events: Vec<_> = files[1..].iter().map(PollFd::revents).collect();
+    signals.heard();
+    triggers.fired(&events)
 }
 
 /// Runs until SIGTERM or SIGINT; SIGHUP has the configuration read again. `warn` has a line
 /// for the operator.
 pub fn run(root: &Root, folder: &Path, warn: impl Fn(&str)) -> Result<()> {
     let config = Config::read(folder)?;
-    let _lock = lock(root)?;
+    let _lock = AGENT.lock(root)?;
     let refused = |source| Error::refused("watch for", "signals", source, "");
     let mut signals = Signals::new().map_err(refused)?;
     let mut service = Service::new(root.clone(), config)?;
     let mut triggers = Triggers::default();
     let mut last = Instant::now();
     let mut failed = String::new();
-    while !signals.end.load(Ordering::Relaxed) {
-        if signals.reload.swap(false, Ordering::Relaxed) {
+    while !signals.is_end() {
+        if signals.take_reload() {
             match Config::read(folder) {
                 Ok(config) => service.reload(config),
                 Err(error) => warn(&format!("{error}; the configuration from before holds")),
@@ -359,7 +307,7 @@ pub fn run(root: &Root, folder: &Path, warn: impl Fn(&str)) -> Result<()> {
         }
         loop {
             let left = interval.saturating_sub(last.elapsed());
-            let fired = signals.wait(left, &triggers);
+            let fired = wait(&mut signals, left, &triggers);
             if fired.is_empty() {
                 break;
             }
@@ -376,7 +324,7 @@ pub fn run(root: &Root, folder: &Path, warn: impl Fn(&str)) -> Result<()> {
 
 /// Puts back what a killed agent left; returns how much that was.
 pub fn restore(root: &Root) -> Result<usize> {
-    let _lock = lock(root)?;
+    let _lock = AGENT.lock(root)?;
     Service::new(root.clone(), Config::default())?.restore("asked for by --restore")
 }
 
@@ -385,17 +333,5 @@ pub fn restore(root: &Root) -> Result<usize> {
 /// # Errors
 /// [`Error::Unavailable`] when none runs.
 pub fn status(root: &Root) -> Result<serde_json::Value> {
-    let none =
-        || Error::Unavailable("vmfirst agent doesn't run: systemctl start vmfirst-agent".into());
-    let text = root.text(STATUS).map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => none(),
-        _ => Error::refused("read", format!("/{STATUS}"), source, RIGHT),
-    })?;
-    let status: serde_json::Value = serde_json::from_str(&text).map_err(|_| none())?;
-    // A killed one leaves its file and no process that has the lock.
-    let held = File::open(root.path(LOCK)).map_err(|_| none())?;
-    match flock(&held, FlockOperation::NonBlockingLockShared) {
-        Ok(()) => Err(none()),
-        Err(_) => Ok(status),
-    }
+    AGENT.status(root)
 }

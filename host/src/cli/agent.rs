@@ -88,7 +88,7 @@ impl Options {
 }
 
 /// A row for each group and resource; what holds has no reason.
-fn table(status: &Value) -> String {
+pub fn table(status: &Value) -> String {
     let mut text = format!("{:<40} {:>4} {:<7} {}\n", "GROUP", "PRIO", "", "STATE");
     let list = |key: &str| status[key].as_array().cloned().unwrap_or_default();
     for group in list("groups") {

@@ -2,6 +2,7 @@
 
 mod agent;
 mod list;
+mod nri;
 pub mod prometheus;
 mod set;
 pub mod stat;
@@ -64,6 +65,9 @@ enum Command {
     /// Show each control group its own machine in /proc and /sys
     #[command(after_help = view::HELP)]
     View(view::Options),
+    /// Give pods of Kubernetes their priorities, before their containers start
+    #[command(after_help = nri::HELP)]
+    Nri(nri::Options),
     /// Write man pages or completions, for packages
     #[command(hide = true)]
     Generate(crate::pages::Generate),
@@ -81,6 +85,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Priority(options) => options.run(),
         Command::Top(options) => options.run(&root),
         Command::View(options) => options.run(&root),
+        Command::Nri(options) => options.run(&root),
         Command::Generate(options) => {
             let completions = options.run(Cli::command())?;
             print(&String::from_utf8_lossy(&completions))
