@@ -70,6 +70,8 @@ pub struct Groups {
     pods: BTreeMap<String, Pod>,
     /// Groups whose refusal was told.
     refused: BTreeSet<String>,
+    /// Whether all that is to be watched was at the last look.
+    is_watched: bool,
     notes: Vec<String>,
 }
 
@@ -94,6 +96,7 @@ impl Groups {
             keeper,
             pods: BTreeMap::new(),
             refused: BTreeSet::new(),
+            is_watched: true,
             notes: Vec::new(),
         })
     }
@@ -258,12 +261,7 @@ impl Groups {
     /// Looks at all groups and has all pods at their priorities; `runtime` is for what is
     /// told.
     pub fn reconcile(&mut self, runtime: Option<&str>, watch: &Watch) -> Result<()> {
-        let refused =
-            |base: &Path, source| Error::refused("look at", base.display().to_string(), source, "");
-        let mut tree =
-            Tree::scan(&self.base, &self.config).map_err(|source| refused(&self.base, source))?;
-        self.watch(&tree, watch)
-            .map_err(|source| refused(&self.base, source))?;
+        let mut tree = self.scan(watch)?;
         for at in 0..tree.nodes.len() {
             let folder = tree.folder(at);
             let node = &mut tree.nodes[at];
@@ -281,19 +279,41 @@ impl Groups {
         self.tell(runtime, &plan.groups, &tree.notes)
     }
 
-    /// Watches the groups in which pods come, and those of pods.
-    fn watch(&self, tree: &Tree, watch: &Watch) -> std::io::Result<()> {
-        watch.made_in(&self.base)?;
+    /// All groups, watched from now on.
+    fn scan(&mut self, watch: &Watch) -> Result<Tree> {
+        loop {
+            let tree = Tree::scan(&self.base, &self.config).map_err(|source| {
+                Error::refused("look at", self.base.display().to_string(), source, "")
+            })?;
+            match self.watch(&tree, watch) {
+                // Something may have been made in it before.
+                Ok(true) => continue,
+                Ok(false) => self.is_watched = true,
+                // The host's bound (fs.inotify.max_user_watches); the next look is soon.
+                Err(error) if self.is_watched => {
+                    self.is_watched = false;
+                    self.note(format!("cannot watch all groups of pods: {error}"));
+                }
+                Err(_) => {}
+            }
+            return Ok(tree);
+        }
+    }
+
+    /// Watches the groups in which pods come, and those of pods; whether one of the first is
+    /// new.
+    fn watch(&self, tree: &Tree, watch: &Watch) -> std::io::Result<bool> {
+        let mut is_new = watch.made_in(&self.base)?;
         for (at, node) in tree.nodes.iter().enumerate() {
             if class(&node.path).is_some() {
                 watch.written_in(&tree.folder(at))?;
             } else if is_around(&node.path) {
                 for above in tree.upwards(at) {
-                    watch.made_in(&tree.folder(above))?;
+                    is_new |= watch.made_in(&tree.folder(above))?;
                 }
             }
         }
-        Ok(())
+        Ok(is_new)
     }
 
     fn tell(&self, runtime: Option<&str>, groups: &[GroupStatus], notes: &[String]) -> Result<()> {

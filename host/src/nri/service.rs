@@ -211,6 +211,7 @@ impl Service {
         match self.converse(&mut link) {
             Ok(()) => self.link = Some(link),
             Err(error) => {
+                self.tried = Some(Instant::now());
                 let was_there = self.plugin.runtime.take();
                 let who = was_there.unwrap_or_else(|| "the runtime".into());
                 self.tell(format!(
@@ -242,7 +243,6 @@ impl Service {
             (wire::PLUGIN, wire::REQUEST) => {
                 let plugin = &mut self.plugin;
                 let response = plugin.answer(&mut self.groups, &self.watch, &message.data);
-                self.looked = Some(Instant::now());
                 if self.plugin.runtime.is_some() {
                     self.told.clear();
                 }
