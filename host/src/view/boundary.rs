@@ -35,12 +35,12 @@ impl Boundaries {
         if id == 0 {
             return Ok(None);
         }
-        let groups = root.groups(id, id)?;
-        let path = groups.v2.unwrap_or_default();
+        let groups = root.text(&format!("proc/{id}/cgroup"))?;
+        let path = unified(&groups);
         if path.split('/').any(|part| part == "..") || path.trim_matches('/').is_empty() {
             return Ok(None);
         }
-        Ok(Some(self.around(&path, |group| {
+        Ok(Some(self.around(path, |group| {
             let file = root.path(&format!("{mount}{group}"));
             rustix::fs::getxattr(file, ATTRIBUTE, &mut [0; 256]).is_ok()
         })))
@@ -58,6 +58,12 @@ impl Boundaries {
         let found = marked.or_else(|| outermost.find(|group| named(group)));
         found.unwrap_or(path).to_string()
     }
+}
+
+/// The path in cgroup v2 of what /proc/PID/cgroup has; a host may have many lines of v1.
+fn unified(groups: &str) -> &str {
+    let path = groups.lines().find_map(|line| line.strip_prefix("0::"));
+    path.unwrap_or_default()
 }
 
 /// A group's path and those of the groups that it is in, without the root: "/a", "/a/b".
@@ -104,6 +110,15 @@ mod tests {
             "/pods/burst/pod7"
         );
         assert_eq!(of(&[], &["/other"], path), path);
+    }
+
+    #[test]
+    fn the_line_of_v2_is_found_among_those_of_v1() {
+        let mixed = "3:cpuset:/x\n1:name=systemd:/0::/y\n0::/a/b c\n";
+        assert_eq!(unified(mixed), "/a/b c");
+        assert_eq!(unified("0::/"), "/");
+        assert_eq!(unified("3:cpuset:/x"), "");
+        assert_eq!(unified(""), "");
     }
 
     #[test]
