@@ -31,7 +31,7 @@ const OPTIONS: [&str; 5] = [
 /// Sizes of the file systems, the host's and that of the run's own files, in MiB. Both are
 /// sparse.
 const DISK_MIB: u32 = 2048;
-const FILES_MIB: u32 = 256;
+const FILES_MIB: u32 = 768;
 /// Runs the run's script when libvirt is up, and powers off. The second serial line is what
 /// the script says, the first one has also what the journal complains of.
 const UNIT: &str = "\
