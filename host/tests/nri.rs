@@ -422,7 +422,9 @@ fn what_cant_be_is_refused_in_one_line_and_changes_nothing() {
         let begin =
             "vmfirst nri: pod shop/kubepods-burstable-pod1.slice: annotation vmfirst.io/priority: ";
         assert!(said.starts_with(begin) && !said.contains('\n'), "{said}");
-        until("the note", || running.has_said(&said));
+        until("the note", || {
+            running.has_said(&said["vmfirst nri: ".len()..])
+        });
         assert_eq!(host.has(&group), is("3", "0"));
     }
     // A group of somebody else's is nobody's pod.

@@ -25,6 +25,8 @@ const PROC: [&str; 7] = [
     "swaps",
     "uptime",
 ];
+/// Who says what a pod's events have.
+const SAYS: &str = "vmfirst nri: ";
 /// The folder that is mounted as a whole.
 const CPUS: &str = "sys/devices/system/cpu";
 const EVENTS: [Event; 4] = [
@@ -67,7 +69,7 @@ impl Plugin {
                 payload,
             },
             Err(status) => {
-                groups.note(status.message.clone());
+                groups.note(status.message.trim_start_matches(SAYS).into());
                 Response {
                     status: Some(status),
                     payload: Vec::new(),
@@ -265,7 +267,7 @@ fn decoded<T: Message + Default>(bytes: &[u8]) -> Result<T, Status> {
 fn status(code: i32, message: &str) -> Status {
     Status {
         code,
-        message: format!("vmfirst nri: {}", shown(message)),
+        message: format!("{SAYS}{}", shown(message)),
     }
 }
 
