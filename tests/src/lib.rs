@@ -2,6 +2,9 @@
 
 pub mod browser;
 
+use std::path::PathBuf;
+use std::process::Command;
+
 use dense_record::chosen::{Chosen, HostKernel};
 use dense_record::job::{Done, Job, Launch, Launched};
 use serde_json::Value;
@@ -9,7 +12,7 @@ use testbed::cells;
 use testbed::kernel::{Kernel, Variant};
 use testbed::machine::{Machine, Output, complaint};
 use testbed::proc::Cancel;
-use testbed::workshop::{Host, Parts, Workshop};
+use testbed::workshop::{Host, Parts, Workshop, repo};
 
 /// CPUs of the emulated host in tests of single launches.
 const PCPUS: u32 = 4;
@@ -47,6 +50,21 @@ pub fn parts_of<'a>(
 /// A host kernel beside those in [`parts`].
 pub fn kernel(variant: Variant) -> Kernel {
     workshop().kernel(variant).unwrap()
+}
+
+/// Builds the operator's program, or an example of its crate; the folder that it is in. It is
+/// without the release's slow link, which changes nothing that it does.
+pub fn build_operators(options: &[&str]) -> PathBuf {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .current_dir(repo())
+        .args(["build", "--release", "--package", "vmfirst-host"])
+        .args(options);
+    for fast in ["lto=\"off\"", "codegen-units=16", "opt-level=2"] {
+        cargo.args(["--config", &format!("profile.release.{fast}")]);
+    }
+    assert!(cargo.status().unwrap().success());
+    repo().join("target/release")
 }
 
 /// A host whose guests have Debian's own kernel.

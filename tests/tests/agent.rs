@@ -5,13 +5,12 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::Value;
 use testbed::initrd::Files;
 use testbed::machine::{Machine, Start};
 use testbed::proc::Cancel;
-use testbed::workshop::{Workshop, repo};
+use testbed::workshop::Workshop;
 
 /// What the host does. `hog GROUP TASKS` keeps as many CPUs busy; groups are frozen while
 /// nothing is measured, for a busy CPU costs the emulator time. Times are in us, as cpu.stat
@@ -117,20 +116,10 @@ sed 's/^/audit /' /var/log/vmfirst/audit.jsonl
 echo DONE $(cut -d' ' -f1 /proc/uptime)
 "#;
 
-/// Builds the program; unoptimised, for the host's own speed is not what is measured.
-fn build() -> std::path::PathBuf {
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo
-        .current_dir(repo())
-        .args(["build", "--package", "vmfirst-host"]);
-    assert!(cargo.status().unwrap().success());
-    repo().join("target/debug/vmfirst")
-}
-
 /// What the script printed.
 fn run() -> String {
     let workshop = Workshop::open(Cancel::default()).unwrap();
-    let program = build();
+    let program = e2e::build_operators(&[]).join("vmfirst");
     let work = tempfile::tempdir().unwrap();
     let folder = program.parent().unwrap().display();
     let script = work.path().join("script");

@@ -3,10 +3,11 @@
 
 use std::fs;
 
+use e2e::build_operators;
 use serde_json::Value;
 use testbed::workshop::repo;
 
-use crate::{after, build, run, said};
+use crate::{after, run, said};
 
 /// A VM of libvirt whose name isn't its scope's, one with names for its threads and vhost's
 /// vsock, and one without any name.
@@ -147,7 +148,7 @@ fn a_terminal_shows_the_roles_too() {
 #[test]
 #[ignore = "writes host/tests/trees"]
 fn record_trees() {
-    let record = build(&["--example", "record"]).join("examples/record");
+    let record = build_operators(&["--example", "record"]).join("examples/record");
     let said = run(
         &[("discovery", SCRIPT.into())],
         &[(&record, "record")],

@@ -7,8 +7,7 @@ mod ten_minutes;
 mod unit;
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::sync::LazyLock;
 
 use testbed::libvirt_host::LibvirtHost;
@@ -83,7 +82,7 @@ fn run(
     let put = |from: &Path, name: &str| {
         fs::copy(from, files.path().join(name)).unwrap();
     };
-    put(&build(&[]).join("vmfirst"), "vmfirst");
+    put(&e2e::build_operators(&[]).join("vmfirst"), "vmfirst");
     put(&vmm, "vmm");
     put(&debian.kernel, "vmlinuz");
     put(&debian.initrd, "initrd");
@@ -107,15 +106,4 @@ fn run(
         let read = |name| fs::read_to_string(work.path().join(name)).unwrap_or_default();
         panic!("{error}\n{}\n{}", read("console"), read("result"))
     })
-}
-
-/// Builds the program as the page says, or an example of its crate; returns the folder.
-fn build(options: &[&str]) -> PathBuf {
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo
-        .current_dir(repo())
-        .args(["build", "--release", "--package", "vmfirst-host"])
-        .args(options);
-    assert!(cargo.status().unwrap().success());
-    repo().join("target/release")
 }

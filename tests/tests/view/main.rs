@@ -151,7 +151,7 @@ fn run(script: &str, limit_s: u64, more: impl FnOnce(&Path)) -> String {
     let put = |from: &Path, name: &str| {
         fs::copy(from, files.path().join(name)).unwrap();
     };
-    put(&build().join("vmfirst"), "vmfirst");
+    put(&e2e::build_operators(&[]).join("vmfirst"), "vmfirst");
     let unit = "vmfirst-view.service";
     put(&repo().join("host/systemd").join(unit), unit);
     download(files.path(), &["lxcfs", "libfuse3-3"]);
@@ -177,18 +177,6 @@ fn download(folder: &Path, packages: &[&str]) {
     let mut download = Command::new("apt-get");
     download.current_dir(folder).args(["-q", "download"]);
     assert!(download.args(packages).status().unwrap().success());
-}
-
-/// Builds the program without the release's slow link, which changes nothing that it shows.
-fn build() -> std::path::PathBuf {
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.current_dir(repo());
-    cargo.args(["build", "--release", "--package", "vmfirst-host"]);
-    for option in ["lto=\"off\"", "codegen-units=16", "opt-level=2"] {
-        cargo.args(["--config", &format!("profile.release.{option}")]);
-    }
-    assert!(cargo.status().unwrap().success());
-    repo().join("target/release")
 }
 
 /// What a part of the script printed.
