@@ -244,7 +244,10 @@ print "bare ", $poll->(0), "\n";
 syswrite($f, "$wish\0") or die "write: $!";
 print "again ", defined syswrite($f, $wish) ? "yes" : $!{EBUSY} ? "busy" : $!, "\n";
 print "now ", $poll->(0), "\n";
-print "later ", $poll->(-1), "\n";
+# Who is just asking when the program is killed has an error, once, as a reader has.
+my $later = $poll->(-1);
+$later = $poll->(-1) if $later == 8;
+print "later $later\n";
 "#;
 
 /// POLLPRI, and POLLPRI with POLLERR, in poll(2).
