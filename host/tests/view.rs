@@ -250,6 +250,16 @@ $later = $poll->(-1) if $later == 8;
 print "later $later\n";
 "#;
 
+/// A process that never ends by itself, also where the test fails.
+struct Hog(std::process::Child);
+
+impl Drop for Hog {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// POLLPRI, and POLLPRI with POLLERR, in poll(2).
 const HAPPENED: &str = "2";
 const NO_TRIGGER: &str = "10";
@@ -298,7 +308,9 @@ fn who_polls_pressure_is_told_when_the_groups_own_file_tells() {
     program.wait().unwrap();
     program = manager.start();
 
-    let load: Vec<_> = (0..8).map(|_| start("1 while 1", &own, wish)).collect();
+    let load: Vec<_> = (0..8)
+        .map(|_| Hog(start("1 while 1", &own, wish)))
+        .collect();
     for (poller, lines, _) in &mut pollers {
         let later = lines.next().unwrap().unwrap();
         assert_eq!(later, format!("later {HAPPENED}"));
@@ -315,10 +327,7 @@ fn who_polls_pressure_is_told_when_the_groups_own_file_tells() {
         (said.trim(), wrong.status.success()),
         (&*format!("bare {NO_TRIGGER}"), false)
     );
-    for mut load in load {
-        load.kill().unwrap();
-        load.wait().unwrap();
-    }
+    drop(load);
     while fs::remove_dir(&group).is_err_and(|error| error.kind() == ErrorKind::ResourceBusy) {}
     rustix::mount::unmount(folder.join("view"), UnmountFlags::DETACH).unwrap();
     program.wait().unwrap();
