@@ -23,11 +23,13 @@ const DOCUMENTED: [(&str, &str); 3] = [
 const FILES: &[(&str, &str)] = &[
     ("vmm/systemd/vmm@.service", "systemd"),
     ("host/systemd/vmfirst-agent.service", "systemd"),
+    ("host/systemd/vmfirst-nri.service", "systemd"),
     ("host/systemd/vmfirst-view.service", "systemd"),
     ("host/dashboards/grafana.json", "dashboards"),
     ("host/dashboards/rules.yml", "dashboards"),
     ("docs/agent.md", "docs"),
     ("docs/first-ten-minutes.md", "docs"),
+    ("docs/kubernetes.md", "docs"),
     ("docs/measuring.md", "docs"),
     ("docs/operators.md", "docs"),
     ("docs/threat-model.md", "docs"),
