@@ -104,6 +104,18 @@ fn own_namespace(folder: &Path) -> Result<(), String> {
         .map_err(|error| format!("no cgroup v2: {error}"))
 }
 
+/// A folder with such a tree, where the machine allows it.
+fn own_folder() -> Option<tempfile::TempDir> {
+    let folder = tempfile::tempdir().unwrap();
+    match own_namespace(folder.path()) {
+        Ok(()) => Some(folder),
+        Err(why) => {
+            eprintln!("skipped: {why}");
+            None
+        }
+    }
+}
+
 /// A process in a group of its own that reads until it is told to stop: `good` and `bad` reads.
 const READER: &str = r#"
 echo $$ > "$0/cgroup.procs"
@@ -117,12 +129,10 @@ echo "$good $bad"
 #[test]
 fn readers_live_on_when_the_program_is_killed() {
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let folder = tempfile::tempdir().unwrap();
-    let folder = folder.path();
-    if let Err(why) = own_namespace(folder) {
-        eprintln!("skipped: {why}");
+    let Some(folder) = own_folder() else {
         return;
-    }
+    };
+    let folder = folder.path();
     let group = folder.join(format!("groups/vmfirst-test-view-{}", std::process::id()));
     fs::create_dir(&group).unwrap();
     let mut manager = Manager::new(folder);
@@ -174,12 +184,10 @@ fn readers_live_on_when_the_program_is_killed() {
 #[test]
 fn each_reader_has_its_own_groups_figures() {
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let folder = tempfile::tempdir().unwrap();
-    let folder = folder.path();
-    if let Err(why) = own_namespace(folder) {
-        eprintln!("skipped: {why}");
+    let Some(folder) = own_folder() else {
         return;
-    }
+    };
+    let folder = folder.path();
     let mut manager = Manager::new(folder);
     let mut program = manager.start();
     let hostile: Arc<AtomicBool> = Arc::default();
@@ -268,12 +276,10 @@ const NO_TRIGGER: &str = "10";
 #[test]
 fn who_polls_pressure_is_told_when_the_groups_own_file_tells() {
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let folder = tempfile::tempdir().unwrap();
-    let folder = folder.path();
-    if let Err(why) = own_namespace(folder) {
-        eprintln!("skipped: {why}");
+    let Some(folder) = own_folder() else {
         return;
-    }
+    };
+    let folder = folder.path();
     let mut manager = Manager::new(folder);
     let mut program = manager.start();
     let group = folder.join(format!("groups/vmfirst-test-view-{}", std::process::id()));

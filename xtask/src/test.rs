@@ -112,11 +112,8 @@ fn next(
 fn passes(program: &str) -> bool {
     eprintln!("== {program} ...");
     let began = Instant::now();
-    let output = Command::new("cargo")
-        .current_dir(repo())
-        .args(EMULATED.1)
+    let output = command(EMULATED.1)
         .args(["--test", program, "--", "--test-threads", "1"])
-        .env("VMFIRST_NO_SKIP", "1")
         .output();
     let Ok(output) = output else {
         eprintln!("== {program}: cargo can't be run");
@@ -133,13 +130,20 @@ fn passes(program: &str) -> bool {
     passed
 }
 
+/// Cargo in this repository, for tests that are not to pass where they can't run.
+fn command(args: &[&str]) -> Command {
+    let mut cargo = Command::new("cargo");
+    cargo
+        .current_dir(repo())
+        .args(args)
+        .env("VMFIRST_NO_SKIP", "1");
+    cargo
+}
+
 fn cargo(name: &str, args: &[&str], cancel: &Cancel) -> Result<(), Error> {
     cancel.check()?;
     eprintln!("== {name}: cargo {}", args.join(" "));
-    let status = Command::new("cargo")
-        .current_dir(repo())
-        .args(args)
-        .env("VMFIRST_NO_SKIP", "1")
+    let status = command(args)
         .status()
         .map_err(testbed::Error::io("run", "cargo"))?;
     if status.success() {

@@ -188,11 +188,8 @@ impl Plan {
 
     /// Forgets the other wishes.
     pub fn retain(&mut self, is_kept: impl Fn(&Wish) -> bool) {
-        let kept: Vec<bool> = self.wishes.iter().map(is_kept).collect();
-        let mut is_kept = kept.iter();
-        self.wishes.retain(|_| is_kept.next() == Some(&true));
-        let mut is_kept = kept.iter();
-        self.whose.retain(|_| is_kept.next() == Some(&true));
+        let all = self.wishes.drain(..).zip(self.whose.drain(..));
+        (self.wishes, self.whose) = all.filter(|(wish, _)| is_kept(wish)).unzip();
     }
 
     /// Puts into the states what became of the wishes.

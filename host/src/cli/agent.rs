@@ -63,11 +63,7 @@ impl Options {
             return Config::read(&self.config).map(drop);
         }
         if self.status {
-            let status = service::status(root)?;
-            return print(&match self.json {
-                true => format!("{}\n", json(&status)?),
-                false => table(&status),
-            });
+            return show(&service::status(root)?, self.json);
         }
         if self.restore {
             let count = service::restore(root)?;
@@ -87,8 +83,16 @@ impl Options {
     }
 }
 
+/// Prints what one that runs has told.
+pub fn show(status: &Value, as_json: bool) -> Result<()> {
+    print(&match as_json {
+        true => format!("{}\n", json(status)?),
+        false => table(status),
+    })
+}
+
 /// A row for each group and resource; what holds has no reason.
-pub fn table(status: &Value) -> String {
+fn table(status: &Value) -> String {
     let mut text = format!("{:<40} {:>4} {:<7} {}\n", "GROUP", "PRIO", "", "STATE");
     let list = |key: &str| status[key].as_array().cloned().unwrap_or_default();
     for group in list("groups") {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{agent, json, print, warn};
+use super::{agent, print, warn};
 use crate::Result;
 use crate::agent::config::{Config, FOLDER};
 use crate::nri::service::{self, SOCKET};
@@ -68,11 +68,7 @@ impl Options {
             return Config::read(&self.config).map(drop);
         }
         if self.status {
-            let status = service::status(root)?;
-            return print(&match self.json {
-                true => format!("{}\n", json(&status)?),
-                false => agent::table(&status),
-            });
+            return agent::show(&service::status(root)?, self.json);
         }
         let options = service::Options {
             socket: self.socket,

@@ -122,17 +122,18 @@ impl Groups {
         self.notes.push(text);
     }
 
-    /// Why a pod can't have the priority that it asks for.
-    pub fn forbidden(&self, pod: &Pod) -> Option<String> {
+    /// Whether a pod can have the priority that it asks for, or why not.
+    pub fn allow(&self, pod: &Pod) -> std::result::Result<(), String> {
         let raises =
             pod.class.priority() == Priority::OFFLINE && pod.priority() < Priority::OFFLINE;
-        (self.keep_offline && raises).then(|| {
-            format!(
-                "it is of class BestEffort, which stays offline here: priority {} takes a request \
-                 for CPU or memory",
-                pod.priority()
-            )
-        })
+        if !self.keep_offline || !raises {
+            return Ok(());
+        }
+        Err(format!(
+            "it is of class BestEffort, which stays offline here: priority {} takes a request \
+             for CPU or memory",
+            pod.priority()
+        ))
     }
 
     /// A pod is about to begin: it has what it asks for, whatever its group had before.

@@ -14,6 +14,7 @@ use super::pods::Pod;
 use super::watch::Watch;
 use crate::model::shown;
 use crate::read::Root;
+use crate::view::mounts;
 
 /// The files of /proc that runc allows a mount over: vmstat and pressure are not among them.
 const PROC: [&str; 7] = [
@@ -125,7 +126,7 @@ impl Plugin {
         }
         self.is_listing = request.more;
         for (mut pod, understood) in request.pods.iter().filter_map(Pod::of) {
-            let understood = understood.and(groups.forbidden(&pod).map_or(Ok(()), Err));
+            let understood = understood.and_then(|()| groups.allow(&pod));
             if let Err(error) = understood {
                 pod.asked = None;
                 let priority = pod.priority();
@@ -179,7 +180,7 @@ impl Plugin {
             self.check_view(pod)?;
         }
         let adjust = pod.and_then(|pod| pod.view).map(|_| ContainerAdjustment {
-            mounts: mounts(&self.view),
+            mounts: mounts_of(&self.view),
         });
         Ok(CreateContainerResponse { adjust }.encode_to_vec())
     }
@@ -210,7 +211,7 @@ impl Plugin {
         let Some((found, understood)) = Pod::of(pod) else {
             return Ok(None);
         };
-        let understood = understood.and(groups.forbidden(&found).map_or(Ok(()), Err));
+        let understood = understood.and_then(|()| groups.allow(&found));
         understood.map_err(|why| refusal(code::INVALID_ARGUMENT, &found, &why))?;
         self.check_view(&found)?;
         Ok(Some(found))
@@ -218,7 +219,8 @@ impl Plugin {
 
     /// A pod that asks for a view begins only where there is one.
     fn check_view(&self, pod: &Pod) -> Result<(), Status> {
-        if pod.view.is_none() || self.has_view() {
+        // Without a question to it: it might not answer.
+        if pod.view.is_none() || mounts(&self.root, &self.view, "fuse") > 0 {
             return Ok(());
         }
         let why = format!(
@@ -227,16 +229,6 @@ impl Plugin {
             self.view.display()
         );
         Err(refusal(code::FAILED_PRECONDITION, pod, &why))
-    }
-
-    /// Whether there is a FUSE mount, without a question to it: it might not answer.
-    fn has_view(&self) -> bool {
-        let text = self.root.text("proc/self/mountinfo").unwrap_or_default();
-        text.lines().any(|line| {
-            let (place, kind) = line.split_once(" - ").unwrap_or_default();
-            let at = place.split(' ').nth(4).unwrap_or_default();
-            Path::new(at) == self.view && kind.starts_with("fuse")
-        })
     }
 
     /// A value that can't be written is told, and keeps no pod from running.
@@ -248,7 +240,7 @@ impl Plugin {
 }
 
 /// What a container sees its machine by.
-fn mounts(view: &Path) -> Vec<Mount> {
+fn mounts_of(view: &Path) -> Vec<Mount> {
     let files = PROC.iter().map(|file| format!("proc/{file}"));
     let options = ["bind", "ro", "nosuid", "nodev", "noexec"];
     let mount = |path: String| Mount {

@@ -24,5 +24,5 @@ pub use boundary::{ATTRIBUTE, Boundaries};
 pub use group::Count;
 pub use load::EVERY;
 pub use machines::Machines;
-pub use mounted::{Mounted, mount, ready, unmount};
+pub use mounted::{Mounted, mount, mounts, ready, unmount};
 pub use serve::View;

@@ -27,6 +27,8 @@ use crate::{Error, Result};
 
 /// The mount's source, and the file's name in systemd's store.
 const NAME: &str = "vmfirst";
+/// How a mount of this program begins in /proc/self/mountinfo, behind its place.
+const OURS: &str = "fuse vmfirst ";
 /// The ioctl FUSE_DEV_IOC_CLONE of linux/fuse.h.
 const CLONE: libc::Ioctl = 0x8004_e500_u32 as libc::Ioctl;
 /// What each process does at once.
@@ -54,7 +56,7 @@ pub fn mount(view: View, folder: &Path, root: &Root) -> Result<Mounted> {
         }
     };
     let folder = place(folder).map_err(refused("mount at"))?;
-    let is_mounted = mounts(root, &folder) > 0;
+    let is_mounted = mounts(root, &folder, OURS) > 0;
     let kept = Kept::of_systemd();
     let triggers = view.triggers.clone();
     if let Some(device) = kept.device.filter(|_| is_mounted) {
@@ -144,20 +146,20 @@ fn config() -> Config {
     config
 }
 
-/// How many mounts of this program are at a folder.
-fn mounts(root: &Root, folder: &Path) -> usize {
+/// How many mounts are at a folder whose type and source begin so, without a look at it.
+pub fn mounts(root: &Root, folder: &Path, kind: &str) -> usize {
     let text = root.text("proc/self/mountinfo").unwrap_or_default();
-    let mine = text.lines().filter(|line| {
-        let (place, kind) = line.split_once(" - ").unwrap_or_default();
+    let found = text.lines().filter(|line| {
+        let (place, what) = line.split_once(" - ").unwrap_or_default();
         let at = place.split(' ').nth(4).unwrap_or_default();
-        Path::new(at) == folder && kind.starts_with("fuse vmfirst ")
+        Path::new(at) == folder && what.starts_with(kind)
     });
-    mine.count()
+    found.count()
 }
 
 /// Unmounts what a process left behind that ended without anybody to keep its mount.
 fn detach_dead(root: &Root, folder: &Path) -> Result<()> {
-    for _ in 0..mounts(root, folder) {
+    for _ in 0..mounts(root, folder, OURS) {
         // What stat(2) asks for the kernel may still know.
         let is_dead = rustix::fs::statfs(folder).err() == Some(rustix::io::Errno::NOTCONN);
         if !is_dead {
