@@ -64,7 +64,7 @@ impl Changes {
     /// Writes to a knob of the kernel's.
     pub fn set(&mut self, path: &Path, value: &str) -> Result<()> {
         let before = fs::read_to_string(path).map_err(Error::io("read", path))?;
-        self.write(path, value, chosen(before.trim()))
+        self.write(path, value, chosen(before.trim(), value))
     }
 
     /// Writes `text`; `back` takes it back.
@@ -138,11 +138,16 @@ impl Drop for Changes {
 }
 
 /// The value to write again: of a file that lists all and marks the chosen one,
-/// as `off [on]` or `none (voluntary) full`, that one.
-fn chosen(text: &str) -> &str {
+/// as `off [on]` or `none (voluntary) full`, that one; of a file of switches, each by its
+/// name or with `NO_` before it, that of the `value`.
+fn chosen<'a>(text: &'a str, value: &str) -> &'a str {
     let marked = |(open, close)| Some(text.split_once(open)?.1.split_once(close)?.0);
+    let name = |word: &'a str| word.strip_prefix("NO_").unwrap_or(word);
+    let wanted = value.strip_prefix("NO_").unwrap_or(value);
     let found = [('[', ']'), ('(', ')')].into_iter().find_map(marked);
-    found.unwrap_or(text)
+    found
+        .or_else(|| text.split_whitespace().find(|word| name(word) == wanted))
+        .unwrap_or(text)
 }
 
 fn remove_folder(path: &Path) -> std::io::Result<()> {
@@ -208,9 +213,12 @@ mod tests {
 
     #[test]
     fn a_file_that_lists_all_is_set_back_to_the_chosen_one() {
-        assert_eq!(chosen("off [on]"), "on");
-        assert_eq!(chosen("none (voluntary) full"), "voluntary");
-        assert_eq!(chosen("4000000"), "4000000");
+        assert_eq!(chosen("off [on]", "off"), "on");
+        assert_eq!(chosen("none (voluntary) full", "full"), "voluntary");
+        assert_eq!(chosen("4000000", "1000000"), "4000000");
+        let features = "PLACE_LAG NO_RUN_TO_PARITY DIRECTED_YIELD";
+        assert_eq!(chosen(features, "NO_DIRECTED_YIELD"), "DIRECTED_YIELD");
+        assert_eq!(chosen(features, "RUN_TO_PARITY"), "NO_RUN_TO_PARITY");
     }
 
     #[test]
