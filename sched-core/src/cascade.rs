@@ -1,47 +1,15 @@
-//! Whom a spinning vCPU yields to, by rank.
+//! Which vCPU a spinning vCPU yields to.
 //!
-//! First those whose answer it is known to wait for: from its own record, whatever the
-//! number of vCPUs. Then, by one walk over at most [`WALK`] others, whoever most likely
-//! holds what it waits for. Within a rank the one that has been off its CPU for longest goes
-//! first. If no rank has a candidate that the scheduler takes, stock's scan decides
-//! ([`crate::scan`]).
+//! First the vCPUs that owe the answer to its last IPI, from its own record: one at once, whatever
+//! the number of vCPUs; several, if a vCPU could run but doesn't. If none of them is known, stock's
+//! [`scan`].
 //!
-//! Source: `virt/kvm/yield_rank.c`, `arch/x86/kvm/ipi_link.c`, design section 4.3.
+//! Source: `kvm_vcpu_on_spin` and `kvm_vcpu_yield_to_receiver` in `virt/kvm/kvm_main.c`;
+//! tests/differential.rs compares with them.
 
-use crate::ipi::Awaited;
-use crate::ipi::word;
-
-/// vCPUs that one walk looks at, at most (`YIELD_WALK`).
-pub const WALK: usize = 64;
-
-/// What speaks for a target, best first (`enum kvm_yield_reason`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Rank {
-    /// It has to take or to acknowledge an IPI of the yielder.
-    Ipi,
-    /// It may be in the handler of one.
-    Answer,
-    /// It has an interrupt that it would take at once.
-    Irq,
-    /// Preempted in the kernel with interrupts off: likely a lock holder.
-    IrqsOff,
-    /// Preempted in the kernel.
-    Kernel,
-    /// It only could run.
-    Relaxed,
-}
-
-impl Rank {
-    /// All, best first.
-    pub const ALL: [Self; 6] = [
-        Self::Ipi,
-        Self::Answer,
-        Self::Irq,
-        Self::IrqsOff,
-        Self::Kernel,
-        Self::Relaxed,
-    ];
-}
+use crate::ipi::answer::{self, Seen};
+use crate::ipi::{Awaited, Receivers};
+use crate::scan::{YieldTo, scan};
 
 /// What KVM sees of a vCPU, from whatever CPU it looks; may be stale, which costs one wrong
 /// yield.
@@ -50,12 +18,14 @@ impl Rank {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(C, align(64))]
 pub struct Vcpu {
-    /// It could run but doesn't (`kvm_vcpu_dy_ready`).
+    /// It could run but doesn't (`ready`).
     pub ready: bool,
-    /// It halts (`kvm_vcpu_is_blocking`).
+    /// It halts, and nothing has come to wake it (`kvm_vcpu_is_blocking`, `vcpu_dy_runnable`).
     pub blocking: bool,
     /// Its thread is in KVM_RUN (`wants_to_run`). One that is elsewhere takes no interrupt.
     pub wants_to_run: bool,
+    /// Its thread is off its CPU, whether it could run or sleeps (`scheduled_out`).
+    pub scheduled_out: bool,
     /// It was scheduled out though it could go on.
     pub preempted: bool,
     /// ... in kernel mode (`preempted_in_kernel`).
@@ -66,188 +36,126 @@ pub struct Vcpu {
     pub spins: bool,
     /// Stock's heuristic for spinning targets (`dy_eligible`).
     pub dy_eligible: bool,
-    /// The vector of its own timer (APIC LVTT).
-    pub timer_vector: u8,
-    /// What it does now: interrupts of a class up to this wait (APIC PPR).
-    pub priority: u8,
+    /// Hardware delivers its interrupts (`apicv_active`).
+    pub apicv: bool,
     /// An interrupt is pending by hardware (`kvm_arch_dy_has_pending_interrupt`).
     pub hardware_irq: bool,
-    /// Who last asked for its EOI, [`crate::ipi::Asked::word`]; 0 if EOIs aren't followed.
-    pub asked: u32,
     /// When it left its CPU, in any clock that all share (`last_host_tsc`).
     pub off_since: u64,
-    /// Interrupts requested: bit v % 32 of word v / 32 for vector v (APIC IRR).
+    /// Interrupts posted: bit v % 32 of word v / 32 for vector v (PIR).
+    pub pir: [u32; 8],
+    /// Interrupts requested (APIC IRR).
     pub irr: [u32; 8],
     /// Interrupts in service (APIC ISR).
     pub isr: [u32; 8],
 }
 
 impl Vcpu {
-    /// Is `vector` requested or in service (`ipi_link_pending`)?
+    /// Is `vector` posted, requested or in service (`ipi_record_pending`)?
     pub fn pending(&self, vector: u8) -> bool {
         let (reg, bit) = (usize::from(vector / 32), vector % 32);
-        (self.irr[reg] | self.isr[reg]) >> bit & 1 == 1
+        let posted = if self.apicv { self.pir[reg] } else { 0 };
+        (posted | self.irr[reg] | self.isr[reg]) >> bit & 1 == 1
     }
 
-    /// If it isn't ready, is it because it runs, and so is about to take what is pending
-    /// (`ipi_link_running`)?
-    pub fn running(&self) -> bool {
-        self.wants_to_run && !self.blocking
-    }
-
-    /// Acknowledged, but maybe in the handler, which runs with interrupts off
-    /// (`ipi_link_answering`).
-    pub fn answering(&self) -> bool {
-        self.preempted && self.in_kernel && self.irqs_off
-    }
-
-    /// It waits for a lock with interrupts off: a yield can't make it answer
-    /// (`ipi_link_deaf`).
-    pub fn deaf(&self) -> bool {
-        self.preempted && self.irqs_off && self.spins
-    }
-
-    /// Has it an interrupt of a higher class (vector / 16) than what it does now
-    /// (`ipi_link_deliverable`)? Its own timer's doesn't count: nobody else waits for it.
-    pub fn deliverable(&self) -> bool {
-        let floor = u32::from(self.priority & 0xf0) + 0x10;
-        self.hardware_irq || self.highest_request().is_some_and(|v| v >= floor)
-    }
-
-    fn highest_request(&self) -> Option<u32> {
-        let timer = self.timer_vector;
-        (0..8).rev().find_map(|reg: u8| {
-            let mut irr = self.irr[usize::from(reg)];
-            if reg == timer / 32 {
-                irr &= !(1 << (timer % 32));
+    /// What a sender of `vector` sees of it (`ipi_record_see`).
+    pub fn seen(&self, vector: u8) -> Seen {
+        let when = |condition, bit: Seen| if condition { bit } else { 0 };
+        let vector = match self.pending(vector) {
+            true => answer::PENDING,
+            false => when(self.apicv && !self.scheduled_out, answer::BLIND),
+        };
+        let place = match self.ready {
+            true => {
+                answer::READY
+                    | when(self.preempted && self.irqs_off, answer::IRQS_OFF)
+                    | when(self.spins, answer::SPINS)
             }
-            irr.checked_ilog2().map(|bit| u32::from(reg) * 32 + bit)
-        })
-    }
-
-    /// What speaks for it when it is not known who is waited for (`kvm_arch_dy_rank`).
-    pub fn rank(&self) -> Rank {
-        let irqs_off = self.preempted && self.irqs_off;
-        if !irqs_off && self.deliverable() {
-            return Rank::Irq;
-        }
-        match (self.preempted && self.in_kernel, irqs_off) {
-            (false, _) => Rank::Relaxed,
-            (true, true) => Rank::IrqsOff,
-            (true, false) => Rank::Kernel,
-        }
-    }
-
-    /// Who spins itself hardly holds what others wait for, nor does one that was woken up and
-    /// hasn't run yet: only an interrupt speaks for them (`yield_rank_fits`).
-    fn fits(&self, rank: Rank) -> bool {
-        rank == Rank::Irq || (self.preempted && !self.spins)
+            false => when(self.wants_to_run && !self.scheduled_out, answer::RUNNING),
+        };
+        vector | place
     }
 }
 
-/// A set of ranks to use, for comparing: the bits of `yield_ranks` in debugfs. Bit r is for
-/// rank r, the one after the last for sparing the walk when somebody who is waited for runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ranks(pub u32);
-
-impl Default for Ranks {
-    /// All (`GENMASK(KVM_YIELD_REASONS, 0)`).
-    fn default() -> Self {
-        Self(0x7f)
-    }
+/// What speaks for a target (`enum kvm_yield_reason`), best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// It owes the answer to an IPI of the yielder.
+    Ipi,
+    /// It may be answering that IPI.
+    Answer,
+    /// It has an interrupt pending, as far as hardware tells.
+    Irq,
+    /// It was preempted in the kernel.
+    Kernel,
+    /// It only could run.
+    Relaxed,
 }
 
-impl Ranks {
-    const SERVED: u32 = 1 << Rank::ALL.len();
-
-    /// Without `rank`; without [`Rank::Relaxed`] is `kvm.relaxed_boost=0`.
-    pub fn without(self, rank: Rank) -> Self {
-        Self(self.0 & !(1 << rank as u32))
-    }
-
-    fn has(self, rank: Rank) -> bool {
-        self.0 & (1 << rank as u32) != 0
-    }
-
-    fn has_served(self) -> bool {
-        self.0 & Self::SERVED != 0
-    }
-}
-
-/// How a cascade ended.
+/// How a spin exit ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// The scheduler took a yield to this vCPU.
-    Yielded(u32, Rank),
-    /// Who is waited for runs: nothing to do.
+    Yielded(u32, Reason),
+    /// Nothing was done: a vCPU that owes an answer runs.
     Served,
-    /// No rank had a candidate that the scheduler took: stock's scan.
-    Scan,
+    /// Nobody was yielded to.
+    Nobody,
 }
 
-/// A spin exit of vCPU `me` (`kvm_yield_by_rank`).
+/// A spin exit of vCPU `me` (`kvm_vcpu_on_spin`).
 ///
-/// `awaited`: [`crate::ipi::Record::awaited`]. `kernel_mode`: a spinner in user mode waits
-/// for user code, of which the walk knows nothing. `last_boosted`: where the VM's walks
-/// begin; moved by a yield of the walk. `try_yield` asks the scheduler: did it take it?
+/// `awaited` and `receivers`: those of [`crate::ipi::Record`]. `kernel_mode`, `vcpus` and `last_boosted`:
+/// see [`scan`]. `try_yield` asks the scheduler.
 pub fn cascade(
     me: u32,
     awaited: Awaited,
+    receivers: impl FnOnce(&[Vcpu]) -> Receivers,
     kernel_mode: bool,
-    vcpus: &[Vcpu],
+    vcpus: &mut [Vcpu],
     last_boosted: &mut u32,
-    ranks: Ranks,
-    mut try_yield: impl FnMut(u32, Rank) -> bool,
+    mut try_yield: impl FnMut(u32, Reason) -> YieldTo,
 ) -> Outcome {
-    let mut attempt = |target: Option<u32>, rank| match target {
-        Some(idx) if ranks.has(rank) && try_yield(idx, rank) => Some(idx),
-        _ => None,
-    };
-    let known = [
-        (awaited.pending, Rank::Ipi),
-        (awaited.answering, Rank::Answer),
-    ];
-    for (target, rank) in known {
-        if let Some(idx) = attempt(target, rank) {
-            return Outcome::Yielded(idx, rank);
-        }
+    if worth_asking(me, awaited, vcpus)
+        && let Some(outcome) = to_receiver(receivers(vcpus), &mut try_yield)
+    {
+        return outcome;
     }
-    if awaited.running && ranks.has_served() {
-        return Outcome::Served;
+    match scan(me, kernel_mode, vcpus, last_boosted, try_yield) {
+        Some((idx, reason)) => Outcome::Yielded(idx, reason),
+        None => Outcome::Nobody,
     }
-    if !kernel_mode {
-        return Outcome::Scan;
-    }
-    let best = walk(me, vcpus, *last_boosted);
-    for rank in &Rank::ALL[2..] {
-        if let Some(idx) = attempt(best[*rank as usize], *rank) {
-            *last_boosted = idx;
-            return Outcome::Yielded(idx, *rank);
-        }
-    }
-    Outcome::Scan
 }
 
-/// The best candidate of each rank, by [`Rank`] as index, among the vCPUs after the last
-/// boosted one (`yield_rank_walk`).
-pub fn walk(me: u32, vcpus: &[Vcpu], last_boosted: u32) -> [Option<u32>; 6] {
-    let online = vcpus.len().min(word::MAX_VCPUS as usize);
-    let mut best: [Option<u32>; 6] = [None; 6];
-    let mut idx = last_boosted as usize;
-    for _ in 0..online.min(WALK) {
-        idx = if idx + 1 >= online { 0 } else { idx + 1 };
-        let vcpu = &vcpus[idx];
-        if idx == me as usize || !vcpu.ready {
-            continue;
-        }
-        let rank = vcpu.rank();
-        if !vcpu.fits(rank) {
-            continue;
-        }
-        let best = &mut best[rank as usize];
-        if best.is_none_or(|b| vcpu.off_since < vcpus[b as usize].off_since) {
-            *best = Some(idx as u32);
+/// Is it worth asking who owes `me` an answer? To ask one costs less than to look for somebody
+/// who could run.
+pub fn worth_asking(me: u32, awaited: Awaited, vcpus: &[Vcpu]) -> bool {
+    match awaited {
+        Awaited::Nobody => false,
+        Awaited::One => true,
+        Awaited::Several => (0..).zip(vcpus).any(|(idx, vcpu)| idx != me && vcpu.ready),
+    }
+}
+
+/// The first part (`kvm_vcpu_yield_to_receiver`): how the spin exit ends, unless the scan is
+/// to follow. One whom the scheduler doesn't let run yet is still all that is waited for.
+pub fn to_receiver(
+    receivers: Receivers,
+    try_yield: &mut impl FnMut(u32, Reason) -> YieldTo,
+) -> Option<Outcome> {
+    let known = [
+        (receivers.pending, Reason::Ipi),
+        (receivers.in_handler, Reason::Answer),
+    ];
+    for (target, reason) in known {
+        let Some(idx) = target else { continue };
+        if try_yield(idx, reason) == YieldTo::Taken {
+            return Some(Outcome::Yielded(idx, reason));
         }
     }
-    best
+    let anybody = known.iter().any(|(target, _)| target.is_some());
+    match receivers.running {
+        true => Some(Outcome::Served),
+        false => anybody.then_some(Outcome::Nobody),
+    }
 }

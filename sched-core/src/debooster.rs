@@ -20,29 +20,27 @@
 //! 4 ns for all that a slice may be, and for nice 0 by at most 1 ns, ahead.
 //!
 //! In mode *lend*, the default, nobody pays: T runs ahead although it is not eligible, if it
-//! owes no more than [`may_advance`] lets it, and pays for that by its own negative lag. Y
-//! forfeits nothing. Where T may not, or waits on another CPU, Y's turn goes to who is next
-//! beside Y within the same bound ([`borrower`]). No v is ever moved but by running, so that
-//! nothing is to be conserved. Nobody starves: all that the others of a queue may owe is
-//! bounded, (limit + one turn) each, Y is owed as much, and who has nobody left to lend to
-//! goes on itself.
+//! owes no more than a slice or a tick and nobody there is owed more than that
+//! ([`may_run_ahead`]), and pays for it by its own negative lag. Where T waits on another CPU,
+//! Y's turn goes to somebody beside Y ([`borrower`]). No v is ever moved but by running, so
+//! that nothing is to be conserved.
 //!
-//! In mode transfer nobody starves either: with [`limit`] = max(slice, tick), who yields,
+//! In mode transfer nobody starves: with [`limit`] = max(slice, tick), who yields,
 //! however often and to whom of its VM, runs again within (limit + 2 slices) * W / w of its
 //! CPU's time, and so does everybody else there; slice is the longest on the queue.
 //!
 //! [`settle`] decides, from what each level looks like, and changes nothing; the caller
 //! applies the [`Settlement`] with [`Entity::pay`] and [`Entity::get`]. The small functions
-//! are `kernel/sched/yield_math.h`, the rest is `kernel/sched/directed_yield.c` (design
-//! section 4.2).
+//! are `kernel/sched/yield_math.h`, the rest is `kernel/sched/debooster.c` (topic debooster)
+//! and, for loans, `kernel/sched/fair.c` (topic directed-yield).
 
 use crate::eevdf::Entity;
 use crate::weight::mul_shr;
 
-mod place;
+pub mod loan;
 mod settle;
 
-pub use place::{Place, borrower, holds, may_advance};
+pub use loan::{borrower, holds, may_run_ahead};
 pub use settle::{Host, Level, Mode, Refusal, Settlement, TaskState, Tunables, Yield, settle};
 
 /// More service than this, 73 minutes in ns, is taken for this (`YIELD_SERVICE_MAX`).

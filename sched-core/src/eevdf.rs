@@ -34,6 +34,9 @@ pub struct Entity {
     pub custom_slice: bool,
     /// It left the queue with a part of its request to be kept.
     pub rel_deadline: bool,
+    /// Not 0: it yields to others of its VM, or runs by such a yield. How many of its slices
+    /// have to end without one before it doesn't, see [`loan`](crate::debooster::loan).
+    pub lends: u8,
 }
 
 impl Entity {
@@ -47,6 +50,7 @@ impl Entity {
             vlag: 0,
             custom_slice: false,
             rel_deadline: false,
+            lends: 0,
         }
     }
 

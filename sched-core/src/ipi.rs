@@ -1,49 +1,53 @@
-//! Who waits for whose interrupt.
+//! Which vCPUs have to answer a vCPU's last IPI.
 //!
 //! A vCPU that has sent an IPI to others often spins until they have answered. It remembers
 //! its last one: a [`word`] for one receiver, a bitmap beside it for several ([`Record`]).
-//! Only the sender writes and reads the record. Whether an answer is still due it asks the
-//! receiver's own interrupt registers when it spins ([`Record::awaited`]), so sending writes
-//! nothing that is shared:
+//! Guests send most multicasts as a burst of IPIs to one vCPU each, so an IPI of the same
+//! vector adds its receiver, until the sender spins or halts. Only the sender writes and reads
+//! the record. Whether an answer is still owed it asks the receiver's own interrupt registers
+//! when it spins ([`Record::receivers`], [`answer`]), so sending writes nothing that is shared.
 //!
-//! | at the receiver, for the vector | means |
-//! |---|---|
-//! | IRR or ISR set | not taken, or taken and not acknowledged: *pending* |
-//! | neither, preempted in the kernel with interrupts off | Linux acknowledges before it handles: may be *answering* |
-//! | neither, else | has answered: forget it |
-//!
-//! With EOIs followed (`kvm.ipi_eoi`, off by default) there is one shared word a vCPU,
-//! [`Asked`]: a sender leaves its index, vector and sequence there, the receiver marks it at
-//! its EOI of that vector (phase one), the sender compares (phase two). Nobody ever writes
-//! another's record as a sender.
-//!
-//! Source: `arch/x86/kvm/ipi_link.c`, design section 4.3.
-
-use core::sync::atomic::{AtomicU32, Ordering};
+//! Source: `arch/x86/kvm/ipi_record.c`, `ipi_record.h`; tests/differential.rs compares with them.
 
 use crate::cascade::Vcpu;
+use answer::Answer;
 
+pub mod answer;
+pub mod eoi;
 pub mod word;
+
+/// A record that is older than this tells nothing, in ns.
+pub const WINDOW_NS: u64 = 50_000_000;
 
 /// The record of a vCPU's last IPI; `WORDS` * 64 vCPUs at most, up to 4,096.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record<const WORDS: usize> {
     word: u32,
     sent: u32,
-    seq: u32,
     map: [u64; WORDS],
 }
 
-/// For whose answer a vCPU spins (`struct kvm_dy_awaited`): indices of vCPUs.
+/// How many answers a vCPU that spins may wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Awaited {
+    /// None is known of.
+    Nobody,
+    /// One receiver's.
+    One,
+    /// Several receivers'.
+    Several,
+}
+
+/// The vCPUs that owe the answer for which a vCPU may spin (`struct kvm_dy_receivers`):
+/// indices.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Awaited {
-    /// Has not taken or not acknowledged the interrupt and could run: of several the one
-    /// that has been off its CPU for longest.
+pub struct Receivers {
+    /// Could take the interrupt on a CPU: of several the one that has been off its CPU for
+    /// longest.
     pub pending: Option<u32>,
-    /// May still be in the handler and could run; of several the longest off.
-    pub answering: Option<u32>,
-    /// Somebody runs who has the interrupt pending: he is about to take it
-    /// ([`Vcpu::running`]).
+    /// May be handling it, but has no CPU: of several the longest off.
+    pub in_handler: Option<u32>,
+    /// Some receiver takes it about now, and nobody else is a candidate.
     pub running: bool,
 }
 
@@ -52,34 +56,46 @@ impl<const WORDS: usize> Default for Record<WORDS> {
         Self {
             word: 0,
             sent: 0,
-            seq: 0,
             map: [0; WORDS],
         }
     }
 }
 
 impl<const WORDS: usize> Record<WORDS> {
-    /// An IPI goes to one other vCPU (`kvm_ipi_send_end`). `now` in ticks. Self-IPIs, those
-    /// of devices and all but fixed, edge-triggered ones are no IPI here: leave the record.
-    pub fn sent_to(&mut self, receiver: u32, vector: u8, now: u32) {
-        self.word = word::pack(receiver, vector);
-        self.sent = now;
-    }
-
-    /// An IPI goes to several, none of them the sender (`kvm_ipi_link_add`,
-    /// `kvm_ipi_link_many`). Receivers beyond the bitmap are left out.
-    pub fn sent_to_many(&mut self, receivers: impl Iterator<Item = u32>, vector: u8, now: u32) {
-        self.map = [0; WORDS];
-        for idx in receivers {
-            if let Some(bits) = self.map.get_mut(idx as usize / 64) {
-                *bits |= 1 << (idx % 64);
-            }
+    /// Another vCPU has accepted an IPI (`kvm_ipi_record`). `now` and `window` in ticks.
+    /// Self-IPIs, those of devices and all but fixed, edge-triggered ones are no IPI here:
+    /// they leave the record alone. A receiver beyond the bitmap is left out of it.
+    pub fn sent(&mut self, receiver: u32, vector: u8, now: u32, window: u32) {
+        let next = word::pack(receiver, vector);
+        if word::same_burst(self.word, next) && self.word != next {
+            self.add(next, now, window);
+        } else {
+            self.word = next;
         }
-        self.word = word::pack(0, vector) | word::MANY;
         self.sent = now;
     }
 
-    /// Nobody owes it an answer any more: it halts, or is reset (`kvm_ipi_link_clear`).
+    /// `next` is one more of a burst (`kvm_ipi_record_add`).
+    fn add(&mut self, next: u32, now: u32, window: u32) {
+        if word::expired(now, self.sent, window) {
+            self.word = next;
+            return;
+        }
+        if self.word & word::MULTICAST == 0 {
+            self.map = [0; WORDS];
+            self.set(word::receiver(self.word));
+            self.word |= word::MULTICAST;
+        }
+        self.set(word::receiver(next));
+    }
+
+    fn set(&mut self, idx: u32) {
+        if let Some(bits) = self.map.get_mut(idx as usize / 64) {
+            *bits |= 1 << (idx % 64);
+        }
+    }
+
+    /// Nobody owes it an answer any more: it halts, or is reset (`kvm_ipi_record_clear`).
     pub fn clear(&mut self) {
         self.word = 0;
     }
@@ -89,60 +105,81 @@ impl<const WORDS: usize> Record<WORDS> {
         self.word
     }
 
-    /// Is `idx` in the bitmap of an IPI to many?
+    /// Is `idx` a receiver that has not answered, as far as the record knows?
     pub fn remembers(&self, idx: u32) -> bool {
+        if self.word & word::VALID == 0 {
+            return false;
+        }
+        if self.word & word::MULTICAST == 0 {
+            return word::receiver(self.word) == idx;
+        }
         let bits = self.map.get(idx as usize / 64).copied().unwrap_or(0);
         bits >> (idx % 64) & 1 == 1
     }
 
-    /// The IPI just sent gets the next sequence; what [`Asked::ask`] is to be given for each
-    /// of its receivers (`kvm_ipi_link_ask`). `me`: the sender's index.
-    pub fn ask(&mut self, me: u32) -> u32 {
-        self.seq = word::seq_after(self.seq);
-        self.word = (self.word & !word::SEQ) | self.seq;
-        word::acked(self.word, me) | word::VALID
+    /// How many answers the sender, which spins, may wait for (`kvm_arch_dy_awaited`). Code in
+    /// user mode waits for none.
+    pub fn awaited(&mut self, kernel_mode: bool) -> Awaited {
+        self.word &= !word::OPEN;
+        match (
+            kernel_mode,
+            self.word & word::VALID,
+            self.word & word::MULTICAST,
+        ) {
+            (false, ..) | (_, 0, _) => Awaited::Nobody,
+            (true, _, 0) => Awaited::One,
+            (true, ..) => Awaited::Several,
+        }
     }
 
-    /// For whose answer `me` spins (`kvm_arch_dy_awaited`). Who has answered is forgotten,
-    /// the record too when nobody is left, and after `window` ticks.
+    /// The vCPUs whose answer the sender may wait for (`kvm_arch_dy_receivers`). Those that
+    /// have answered are forgotten, the record too when none is left, and after `window` ticks.
     ///
-    /// `look`: what vCPU idx looks like now, `None` if there is none. At most
-    /// [`word::PROBES`] are asked, whatever the number of vCPUs; the next call goes on.
-    pub fn awaited<'a>(
+    /// `look`: what vCPU idx looks like now, `None` if there is none. At most [`word::PROBES`] are asked, whatever the number
+    /// of vCPUs; the next call goes on.
+    pub fn receivers<'a>(
         &mut self,
-        me: u32,
         now: u32,
         window: u32,
         mut look: impl FnMut(u32) -> Option<&'a Vcpu>,
-    ) -> Awaited {
-        let mut awaited = Longest::default();
-        if self.word & word::VALID == 0 {
-            return awaited.indices();
-        }
-        let due = if word::expired(now, self.sent, window) {
-            false
-        } else if self.word & word::MANY != 0 {
-            self.many_due(me, &mut look, &mut awaited)
-        } else {
-            let receiver = word::receiver(self.word);
-            is_due(self.word, me, receiver, look(receiver), &mut awaited)
-        };
-        if !due {
+    ) -> Receivers {
+        let mut found = Found::default();
+        if !self.owed(now, window, &mut look, &mut found) {
             self.clear();
+        } else if found.pending.is_some() || found.in_handler.is_some() {
+            found.running = false;
+        } else if found.running {
+            found.running = word::leave(&mut self.word);
         }
-        awaited.indices()
+        found.indices()
     }
 
-    /// As above for each receiver in the bitmap (`ipi_link_many_due`).
-    fn many_due<'a>(
+    /// Is any answer still owed (`ipi_record_owed`)?
+    fn owed<'a>(
         &mut self,
-        me: u32,
+        now: u32,
+        window: u32,
         look: &mut impl FnMut(u32) -> Option<&'a Vcpu>,
-        awaited: &mut Longest<'a>,
+        found: &mut Found<'a>,
     ) -> bool {
-        let start = word::receiver(self.word);
-        let mut due = false;
-        let mut next = self.next_set(start, false);
+        if self.word & word::VALID == 0 || word::expired(now, self.sent, window) {
+            return false;
+        }
+        if self.word & word::MULTICAST != 0 {
+            return self.ask_all(look, found);
+        }
+        let receiver = word::receiver(self.word);
+        ask(self.word, receiver, look(receiver), found)
+    }
+
+    /// As above for each receiver in the bitmap (`ipi_record_ask_all`).
+    fn ask_all<'a>(
+        &mut self,
+        look: &mut impl FnMut(u32) -> Option<&'a Vcpu>,
+        found: &mut Found<'a>,
+    ) -> bool {
+        let mut owed = false;
+        let mut next = self.next_set(word::receiver(self.word), false);
         for probes in 1.. {
             let Some((idx, wrapped)) = next else {
                 break;
@@ -151,14 +188,14 @@ impl<const WORDS: usize> Record<WORDS> {
                 self.word = word::look_at(self.word, idx);
                 return true;
             }
-            if is_due(self.word, me, idx, look(idx), awaited) {
-                due = true;
+            if ask(self.word, idx, look(idx), found) {
+                owed = true;
             } else {
                 self.map[idx as usize / 64] &= !(1 << (idx % 64));
             }
             next = self.next_set(idx + 1, wrapped);
         }
-        due
+        owed
     }
 
     /// The next bit from `from` on, once round to the start (`for_each_set_bit_wrap`); and
@@ -190,119 +227,41 @@ impl<const WORDS: usize> Record<WORDS> {
 
 /// The best candidates so far.
 #[derive(Debug, Default)]
-struct Longest<'a> {
+struct Found<'a> {
     pending: Option<(u32, &'a Vcpu)>,
-    answering: Option<(u32, &'a Vcpu)>,
+    in_handler: Option<(u32, &'a Vcpu)>,
     running: bool,
 }
 
-impl Longest<'_> {
-    fn indices(&self) -> Awaited {
-        Awaited {
+impl Found<'_> {
+    fn indices(&self) -> Receivers {
+        Receivers {
             pending: self.pending.map(|(idx, _)| idx),
-            answering: self.answering.map(|(idx, _)| idx),
+            in_handler: self.in_handler.map(|(idx, _)| idx),
             running: self.running,
         }
     }
 }
 
-/// Keeps who has been off its CPU for longest (`ipi_link_longest`); the first one of equals.
+/// Keeps the vCPU that has been off its CPU for longest (`ipi_record_longest`); the first one
+/// of equals.
 fn keep_longest<'a>(best: &mut Option<(u32, &'a Vcpu)>, idx: u32, vcpu: &'a Vcpu) {
     if best.is_none_or(|(_, b)| vcpu.off_since < b.off_since) {
         *best = Some((idx, vcpu));
     }
 }
 
-/// Does the receiver still owe the answer (`ipi_link_due`)? If so and if it could run but
-/// doesn't, it is a candidate.
-fn is_due<'a>(
-    word: u32,
-    me: u32,
-    idx: u32,
-    receiver: Option<&'a Vcpu>,
-    awaited: &mut Longest<'a>,
-) -> bool {
+/// Does the receiver still owe the answer (`ipi_record_ask`)? If so it is in `found`.
+fn ask<'a>(word: u32, idx: u32, receiver: Option<&'a Vcpu>, found: &mut Found<'a>) -> bool {
     let Some(vcpu) = receiver else {
         return false;
     };
-    let acked = vcpu.asked == word::acked(word, me);
-    if !acked && vcpu.pending(word::vector(word)) {
-        if !vcpu.ready {
-            awaited.running |= vcpu.running();
-        } else if !vcpu.deaf() {
-            keep_longest(&mut awaited.pending, idx, vcpu);
-        }
-        return true;
+    match answer::answer(vcpu.seen(word::vector(word))) {
+        Answer::Given => return false,
+        Answer::Owed => {}
+        Answer::Running => found.running = true,
+        Answer::Handler => keep_longest(&mut found.in_handler, idx, vcpu),
+        Answer::Pending => keep_longest(&mut found.pending, idx, vcpu),
     }
-    if !vcpu.ready || !vcpu.answering() {
-        return false;
-    }
-    keep_longest(&mut awaited.answering, idx, vcpu);
     true
-}
-
-/// A word that several vCPUs write. Implemented here for [`AtomicU32`]; a model checker
-/// brings its own.
-pub trait SharedWord {
-    /// Reads; what the writer did before its [`SharedWord::store`] is seen (`READ_ONCE`, x86).
-    fn load(&self) -> u32;
-    /// Writes, after everything before it (`WRITE_ONCE`, x86).
-    fn store(&self, word: u32);
-    /// Writes `new` if the word is `old` (`cmpxchg`).
-    fn replace(&self, old: u32, new: u32);
-}
-
-impl SharedWord for AtomicU32 {
-    fn load(&self) -> u32 {
-        Self::load(self, Ordering::Acquire)
-    }
-
-    fn store(&self, word: u32) {
-        Self::store(self, word, Ordering::Release);
-    }
-
-    fn replace(&self, old: u32, new: u32) {
-        // Who comes too late to a newer word has nothing to note.
-        let _ = self.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed);
-    }
-}
-
-/// As a receiver: by whom a vCPU was last asked for its EOI (`ipi_link.asked`). Lock-free.
-#[derive(Debug, Default)]
-pub struct Asked<W>(pub W);
-
-impl<W: SharedWord> Asked<W> {
-    /// A sender leaves its word, from [`Record::ask`], *after* the interrupt was delivered
-    /// (`ipi_link_ask_one`). A later sender takes the place of an earlier one, who then
-    /// learns nothing from the EOI and asks the registers.
-    pub fn ask(&self, word: u32) {
-        self.0.store(word);
-    }
-
-    /// Phase one, by the receiver at its EOI of `vector` (`kvm_ipi_link_ack`). `again`: is
-    /// the vector pending once more? It may be on behalf of whom the word names; asked after
-    /// the word is read, or a send between the two would be taken for answered.
-    pub fn eoi(&self, vector: u8, again: impl FnOnce() -> bool) {
-        let word = self.0.load();
-        if word & word::VALID == 0 || word::vector(word) != vector || again() {
-            return;
-        }
-        self.0.replace(word, word & !word::VALID);
-    }
-
-    /// Phase two, by the sender: was the EOI for `record`'s IPI? Also true for a record that
-    /// never asked only if index, vector and sequence are all 0.
-    pub fn acked<const WORDS: usize>(&self, record: &Record<WORDS>, me: u32) -> bool {
-        self.0.load() == word::acked(record.word, me)
-    }
-
-    /// The receiver is reset: it owes nobody anything (`kvm_ipi_link_reset`).
-    pub fn reset(&self) {
-        self.0.store(0);
-    }
-
-    /// The word as it is, for [`Vcpu::asked`].
-    pub fn word(&self) -> u32 {
-        self.0.load()
-    }
 }

@@ -8,12 +8,14 @@ use std::sync::OnceLock;
 mod support;
 
 use sched_core::debooster::{Mode, Tunables};
-use support::cases::{IPI_LINK_WORD, IPI_LINK_WORD_MANY, YIELD_MATH};
+use support::cases::{IPI_EOI_WORD, IPI_RECORD_WORD, YIELD_MATH};
 use support::fair::{self, FAIR};
+use support::spin::{self, SPIN, SPIN_EXIT};
 use support::{Case, Inputs, NARGS, Worker, count, source};
 
 const YIELD_HEADER: &str = "kernel/sched/yield_math.h";
-const IPI_HEADER: &str = "arch/x86/kvm/ipi_link_word.h";
+const EOI_HEADER: &str = "arch/x86/kvm/ipi_eoi_word.h";
+const IPI_HEADER: &str = "arch/x86/kvm/ipi_record_word.h";
 
 /// Inputs that show a mutant: far fewer are enough.
 const MUTANT_INPUTS: usize = 100_000;
@@ -27,22 +29,115 @@ fn yield_math() {
 }
 
 #[test]
-fn ipi_link_word() {
-    let header = source::header(IPI_HEADER);
-    let many = match header.contains("IPI_LINK_MANY") {
-        true => IPI_LINK_WORD_MANY,
-        false => &[],
-    };
+fn ipi_record_word() {
     compare_all(
-        &header,
-        &IPI_LINK_WORD.iter().chain(many).collect::<Vec<_>>(),
+        &source::header(IPI_HEADER),
+        &IPI_RECORD_WORD.iter().collect::<Vec<_>>(),
     );
+}
+
+#[test]
+fn ipi_eoi_word() {
+    compare_all(
+        &source::header(EOI_HEADER),
+        &IPI_EOI_WORD.iter().collect::<Vec<_>>(),
+    );
+}
+
+/// What a spin exit does: the record's whole life, and the search for a target, by the
+/// kernel's own functions on vCPUs made of numbers.
+#[test]
+fn spin() {
+    compare_spin(&spin::definitions(), SPIN, count() / 10);
+}
+
+/// The whole spin exit, with the scan. That is a function of the stock kernel, so this needs
+/// the kernel's source.
+#[test]
+fn spin_exit() {
+    if let Some(c) = spin_exit_source() {
+        compare_spin(&c, SPIN_EXIT, count() / 10);
+    }
+}
+
+#[test]
+fn a_change_in_a_spin_exit_is_noticed() {
+    let mutants = [
+        ("if (awaited) {", "if (0) {"),
+        ("awaited == 1", "0"),
+        ("if (idx == me->vcpu_idx)", "if (0)"),
+        ("try--;", ""),
+    ];
+    let Some(c) = spin_exit_source() else {
+        return;
+    };
+    let case = named(SPIN_EXIT, "spin_exit");
+    for (from, to) in mutants {
+        assert_eq!(c.matches(from).count(), 1, "{from:?} in kvm_main.c");
+        let worker = Worker::in_c(&c.replacen(from, to, 1), &[case], NARGS);
+        assert_differs(&worker, case, from, to);
+    }
+}
+
+/// The functions of a spin exit; nothing, and why, where the kernel's source isn't.
+fn spin_exit_source() -> Option<String> {
+    const KVM_MAIN: &str = "virt/kvm/kvm_main.c";
+    let files = source::stock(&[KVM_MAIN])
+        .inspect_err(|why| eprintln!("SKIP: {why}"))
+        .ok()?;
+    let kvm_main = source::patched(KVM_MAIN, &files[0]);
+    Some(spin::definitions_with_scan(&kvm_main))
+}
+
+fn compare_spin(c: &str, cases: &[Case], inputs: usize) {
+    let cases: Vec<_> = cases.iter().collect();
+    let worker = Worker::in_c(c, &cases, NARGS);
+    for case in cases {
+        let difference = worker.compare(case, &mut Inputs::new(1), inputs);
+        assert!(difference.is_none(), "{}: {difference:#x?}", case.name);
+    }
+}
+
+/// One thing changed in the kernel's functions: the comparison has to notice.
+#[test]
+fn a_change_in_spin_is_noticed() {
+    let mutants = [
+        ("records", "record->word &= ~IPI_RECORD_OPEN;", ""),
+        ("records", "record->sent = (u32)jiffies;", ""),
+        ("records", "++probes > IPI_RECORD_PROBES", "++probes > 15"),
+        (
+            "records",
+            "vcpu->arch.last_host_tsc < (*best)",
+            "vcpu->arch.last_host_tsc > (*best)",
+        ),
+        ("records", "apicv_active && !off", "apicv_active"),
+        (
+            "records",
+            "READ_ONCE(receiver->wants_to_run) && !off",
+            "READ_ONCE(receiver->wants_to_run)",
+        ),
+        (
+            "records",
+            "!(kernel_mode || me->arch.guest_state_protected)",
+            "!kernel_mode",
+        ),
+        ("records", "__clear_bit(idx, map)", ""),
+        ("search", "KVM_YIELD_IPI) > 0", "KVM_YIELD_IPI) >= 0"),
+        ("search", "found->pending || found->in_handler ||", ""),
+    ];
+    let c = spin::definitions();
+    for (name, from, to) in mutants {
+        assert!(c.contains(from), "{from:?} in the kernel's functions");
+        let case = named(SPIN, name);
+        let worker = Worker::in_c(&c.replace(from, to), &[case], NARGS);
+        assert_differs(&worker, case, from, to);
+    }
 }
 
 /// Every function of the headers is compared: a new one wants a case.
 #[test]
 fn no_function_is_left_out() {
-    let cases = [YIELD_MATH, IPI_LINK_WORD, IPI_LINK_WORD_MANY];
+    let cases = [YIELD_MATH, IPI_RECORD_WORD];
     let known: Vec<_> = cases.into_iter().flatten().map(|c| c.name).collect();
     for header in [YIELD_HEADER, IPI_HEADER] {
         for line in source::header(header).lines() {
@@ -55,7 +150,7 @@ fn no_function_is_left_out() {
     }
 }
 
-/// The kernel's own functions. They are not in the series, so this needs the kernel's
+/// The kernel's own functions, and what the series adds to them. This needs the kernel's
 /// source: Debian's package of it, or the tree that was made of that.
 #[test]
 fn fair() {
@@ -111,6 +206,36 @@ fn a_change_in_fair_is_noticed() {
             "div_s64(vslice * old_weight",
             "div_s64(vslice * weight",
         ),
+        ("cfs_rq_overdue", "earliest + limit", "earliest"),
+        ("cfs_rq_overdue", "earliest = curr->vruntime", ""),
+        ("pick_queued", "se->vruntime - slack", "se->vruntime"),
+        ("next_may_run", "se->vruntime - limit", "se->vruntime"),
+        ("next_may_run", "&& !curr->lends", ""),
+        (
+            "next_may_run",
+            "time_before_eq(jiffies, cfs_rq->lent_at) ||",
+            "",
+        ),
+        ("pass_turn", "pick_queued(cfs_rq, 0) ?:", ""),
+        (
+            "pass_turn",
+            "curr->vruntime + loan_limit(curr)",
+            "curr->vruntime",
+        ),
+        ("pass_turn", "cfs_rq->next && next_may_run(cfs_rq)", "0"),
+        (
+            "loans_see_wakeup",
+            "se->lends && cfs_rq->next == pse",
+            "cfs_rq->next == pse",
+        ),
+        (
+            "loans_see_wakeup",
+            "set_next(cfs_rq, pse, NEXT_WOKEN)",
+            "(void)0",
+        ),
+        ("loans_see_wakeup", "pse->sched_delayed ||", ""),
+        ("takes_turns_with", "p->se.lends && p->mm", "p->mm"),
+        ("takes_turns_with", "p->mm && p->mm == curr->mm", "p->mm"),
     ];
     let Some(c) = fair_source() else {
         return;
@@ -127,7 +252,10 @@ fn a_change_in_fair_is_noticed() {
 fn fair_source() -> Option<String> {
     static SOURCE: OnceLock<Option<String>> = OnceLock::new();
     let extract = || match source::stock(&["kernel/sched/fair.c", "kernel/sched/core.c"]) {
-        Ok(files) => Some(compared(&files[0], &files[1])),
+        Ok(files) => {
+            let fair_c = source::patched("kernel/sched/fair.c", &files[0]);
+            Some(compared(&fair_c, &files[1]))
+        }
         Err(why) => {
             assert!(std::env::var_os("VMFIRST_NO_SKIP").is_none(), "{why}");
             eprintln!("SKIP: {why}");
@@ -152,41 +280,29 @@ fn compared(fair_c: &str, core_c: &str) -> String {
 /// The kernel's defaults are the crate's.
 #[test]
 fn defaults_are_the_kernels() {
-    let sysfs = source::header("kernel/sched/directed_yield_sysfs.c");
-    let start = sysfs.find("directed_yield_tunables = {").unwrap();
+    let sysfs = source::header("kernel/sched/debooster_sysfs.c");
+    let start = sysfs.find("debooster_tunables debooster = {").unwrap();
     let text = &sysfs[start..start + sysfs[start..].find("};").unwrap()];
-    let value = |field: &str| {
-        let line = text.lines().find(|l| l.trim_start().starts_with(field));
-        let line = line.map_or("0", |l| l.split_once('=').unwrap().1);
-        line.trim().trim_end_matches(',').to_string()
-    };
     let number = |field: &str| {
+        let line = text.lines().find(|l| l.trim_start().starts_with(field));
+        let value = line.map_or("0", |l| l.split_once('=').unwrap().1);
         let factor = |word: &str| match word.trim() {
             "NSEC_PER_USEC" => 1_000,
             "NSEC_PER_MSEC" => 1_000_000,
             number => number.parse::<u64>().unwrap(),
         };
-        value(field).split('*').map(factor).product::<u64>()
+        let value = value.trim().trim_end_matches(',');
+        value.split('*').map(factor).product::<u64>()
     };
-    let mode = match value(".mode").as_str() {
-        "DIRECTED_YIELD_OFF" => Mode::Off,
-        "DIRECTED_YIELD_PLAIN" => Mode::Plain,
-        "DIRECTED_YIELD_PENALTY" => Mode::Penalty,
-        "DIRECTED_YIELD_CREDIT" => Mode::Credit,
-        "DIRECTED_YIELD_TRANSFER" => Mode::Transfer,
-        "DIRECTED_YIELD_LEND" => Mode::Lend,
-        other => panic!("{other}"),
-    };
+    // The first one of enum debooster_mode.
+    assert_eq!(number(".mode"), 0);
+    let header = source::header("kernel/sched/debooster.h");
+    assert!(header.contains("enum debooster_mode {\n\tDEBOOSTER_LEND,"));
     let kernel = Tunables {
-        mode,
+        mode: Mode::Lend,
         granularity_ns: number(".granularity_ns"),
         pair_window_ns: number(".pair_window_ns"),
         rate_window_ns: number(".rate_window_ns"),
-        hold_ns: number(".hold_ns"),
-        advance: number(".advance") == 1,
-        lend: number(".lend") == 1,
-        lend_turns: number(".lend_turns"),
-        handoff: number(".handoff") == 1,
     };
     assert_eq!(Tunables::default(), kernel, "change Tunables::default()");
 }
@@ -245,8 +361,15 @@ fn a_change_in_rust_is_noticed() {
             "u128::from(b)) >> shift << 1",
         ),
         (
-            IPI_LINK_WORD,
-            "ipi_link_pack",
+            IPI_EOI_WORD,
+            "ipi_eoi_cookie",
+            "ipi/eoi.rs",
+            "SEQUENCE: u32 = 0x0ff0",
+            "SEQUENCE: u32 = 0x1ff0",
+        ),
+        (
+            IPI_RECORD_WORD,
+            "ipi_record_pack",
             "ipi/word.rs",
             "MAX_VCPUS: u32 = 4096",
             "MAX_VCPUS: u32 = 2048",

@@ -1,9 +1,10 @@
-//! Lending a turn: nobody's vruntime is moved, nobody owes more than a bound, and who lends
-//! is picked again.
+//! Running ahead and passing a turn: nobody's vruntime is moved, nobody owes or is owed more
+//! than a bound, who wakes up comes first, and who lends is picked again.
 
 use proptest::prelude::*;
+use sched_core::debooster::loan::{self, By, Next};
 use sched_core::debooster::{self, Mode, Refusal, TaskState, Tunables, Yield};
-use sched_core::eevdf::{self, Average, Entity, Pick};
+use sched_core::eevdf::Entity;
 
 #[path = "support/arbitrary.rs"]
 mod arbitrary;
@@ -15,66 +16,130 @@ const BASE_SLICE: u64 = 2_800_000;
 /// The yielder is current and the first of all.
 const Y: usize = 0;
 
-/// To whom it lends, as an index of `queue`.
-fn borrower(queue: &[Entity], buddy: Option<usize>) -> Option<usize> {
-    let mut average = average(queue);
-    let buddy = buddy.map(|who| who - 1);
-    let to = debooster::borrower(&queue[1..], &mut average, &queue[Y], buddy, TICK);
+const HOST: debooster::Host = debooster::Host {
+    tick: TICK,
+    base_slice: BASE_SLICE,
+};
+
+/// Who has its turn, as an index of `queue`.
+fn borrower(queue: &[Entity]) -> Option<usize> {
+    let to = loan::borrower(&queue[1..], &average(queue), &queue[Y], &HOST);
     to.map(|index| index + 1)
 }
 
-/// Lag as service, ns, rounded down.
+/// To whom Y passes its turn, with a task that woke up.
+fn pass_turn(queue: &[Entity], woken: usize) -> Option<usize> {
+    let curr = Entity {
+        lends: loan::LENT,
+        ..queue[Y]
+    };
+    let to = loan::pass_turn(&queue[1..], &average(queue), &curr, who_woke(woken), &HOST);
+    to.map(|index| index + 1)
+}
+
+fn who_woke(who: usize) -> Option<Next> {
+    let (who, by) = (who - 1, By::Woken);
+    Some(Next { who, by })
+}
+
+fn may_run_ahead(queue: &[Entity], who: usize) -> bool {
+    loan::may_run_ahead(
+        &queue[1..],
+        &average(queue),
+        Some(&queue[Y]),
+        who - 1,
+        &HOST,
+    )
+}
+
+/// Lag in virtual ns times the weight of all.
 fn lag(queue: &[Entity], who: usize) -> i128 {
     let zero = queue[Y].vruntime;
-    let total: i128 = queue.iter().map(|e| i128::from(e.load.weight())).sum();
-    let (w, key) = (queue[who].load.weight(), queue[who].key(zero));
-    let lag = weighted_sum(queue, zero) - i128::from(key) * total;
-    (i128::from(w) * lag).div_euclid(total * 1024)
+    weighted_sum(queue, zero) - i128::from(queue[who].key(zero)) * total(queue)
 }
 
-fn limit(entity: &Entity) -> i128 {
-    i128::from(debooster::limit(entity.slice, TICK))
+fn total(queue: &[Entity]) -> i128 {
+    queue.iter().map(|e| i128::from(e.load.weight())).sum()
 }
 
-/// The tree and the current entity of `queue`, who has left if `curr` is `None`.
-fn pick(queue: &[Entity], average: &Average, curr: Option<&Entity>) -> Option<Pick> {
-    eevdf::pick(&queue[1..], average, curr)
+/// The limit of `of` in the same unit.
+fn limit(queue: &[Entity], of: usize) -> i128 {
+    i128::from(loan::limit(&queue[of], &HOST)) * total(queue)
 }
 
 proptest! {
     #![proptest_config(cases(2000))]
 
-    /// Who borrows is who would run if the yielder slept, and owes less than a slice or a
-    /// tick. If nobody may, then because the yielder is the one who is owed.
+    /// Who runs ahead owes no more than its limit, and nobody is owed more than that.
     #[test]
-    fn the_next_one_borrows_within_its_bound(queue in queue(2..8)) {
+    fn who_runs_ahead_is_within_the_bounds(queue in queue(2..8), who in 1..2usize) {
+        let owed = (0..queue.len()).any(|i| lag(&queue, i) >= limit(&queue, who));
+        let owes = lag(&queue, who) < -limit(&queue, who);
+        prop_assert_eq!(may_run_ahead(&queue, who), !owed && !owes);
+    }
+
+    /// Who woke up and is eligible has the turn of who lends, and of nobody else.
+    #[test]
+    fn who_wakes_up_comes_first(queue in queue(3..8), woken in 1..3usize, lends: bool) {
+        let (average, next) = (average(&queue), who_woke(woken));
+        let owed = lag(&queue, woken) >= 0;
+        let first = loan::woken(&queue[1..], &average, Some(&queue[Y]), next);
+        prop_assert_eq!(first, owed.then_some(woken - 1));
+        let curr = Entity { lends: u8::from(lends), ..queue[Y] };
+        let runs = loan::next_may_run(&queue[1..], &average, Some(&curr), next.unwrap(), &HOST);
+        prop_assert_eq!(runs, owed && lends);
+        if loan::may_skip(&average, &queue[Y], &HOST) {
+            let to = if owed { Some(woken) } else { borrower(&queue) };
+            prop_assert_eq!(pass_turn(&queue, woken), to);
+        } else {
+            prop_assert_eq!(pass_turn(&queue, woken), None);
+        }
+    }
+
+    /// A loan holds until a tick, then within its bounds, and past them as a hint does.
+    #[test]
+    fn a_loan_is_looked_at_again_after_a_tick(queue in queue(2..8), fresh: bool) {
         let average = average(&queue);
-        let Some(Pick::Queued(next)) = pick(&queue, &average, None) else {
-            return Err(TestCaseError::fail("nobody is next"));
+        let may = |by| {
+            let next = Next { who: 0, by };
+            loan::next_may_run(&queue[1..], &average, Some(&queue[Y]), next, &HOST)
         };
-        match borrower(&queue, None) {
-            Some(who) => {
-                prop_assert_eq!(who, next + 1);
-                prop_assert!(lag(&queue, who) >= -limit(&queue[who]) - 2);
-            }
-            None => {
-                prop_assert!(lag(&queue, next + 1) <= 2 - limit(&queue[next + 1]));
-                prop_assert!(average.eligible(Some(&queue[Y]), queue[Y].vruntime));
-            }
-        }
+        prop_assert_eq!(may(By::Hint), lag(&queue, 1) >= 0);
+        let within = may_run_ahead(&queue, 1);
+        prop_assert_eq!(may(By::Lent { fresh }), fresh || within || may(By::Hint));
     }
 
-    /// A buddy that is there already comes first, within the same bound.
+    /// A wake-up preempts at once if it is owed service and Y lends, and not else.
     #[test]
-    fn a_buddy_borrows_first(queue in queue(3..8), buddy in 1..3usize) {
-        match borrower(&queue, Some(buddy)) {
-            Some(who) => prop_assert_eq!(who, buddy),
-            None => prop_assert!(lag(&queue, buddy) <= 2 - limit(&queue[buddy])),
+    fn who_lends_gives_way(queue in queue(3..8), woken in 1..3usize, lends: bool) {
+        let curr = Entity { lends: u8::from(lends), ..queue[Y] };
+        let gives_way = loan::gives_way(&queue[1..], &average(&queue), &curr, woken - 1);
+        prop_assert_eq!(gives_way, lends && lag(&queue, woken) >= 0);
+    }
+
+    /// A sibling that yields itself has no precedence by waking up; anybody else has.
+    #[test]
+    fn only_siblings_that_yield_take_turns(queue in queue(2..3), lends: bool, sibling: bool) {
+        let woken = Entity { lends: u8::from(lends), ..queue[Y] };
+        prop_assert_eq!(loan::takes_turns(&woken, sibling), lends && sibling);
+    }
+
+    /// Who has the turn is eligible if anybody is, and within the yielder's limit else.
+    #[test]
+    fn the_turn_goes_to_the_eligible_first(queue in queue(2..8)) {
+        let eligible = (1..queue.len()).any(|i| lag(&queue, i) >= 0);
+        match borrower(&queue) {
+            Some(who) if eligible => prop_assert!(lag(&queue, who) >= 0),
+            Some(who) => prop_assert!(lag(&queue, who) >= -limit(&queue, Y)),
+            None => {
+                let within = (1..queue.len()).any(|i| lag(&queue, i) >= -limit(&queue, Y));
+                prop_assert!(!within);
+            }
         }
     }
 
-    /// However often the yielder lends, nobody's debt passes a slice or a tick by more than
-    /// what it ran at once, and the yielder, who keeps what it is owed, runs again.
+    /// However often the yielder passes its turn, nobody's claim or debt passes the bounds by
+    /// more than what is run at once.
     #[test]
     fn lending_is_bounded(mut queue in queue(2..6), ran in 100_000..TICK) {
         for entity in &mut queue {
@@ -82,35 +147,25 @@ proptest! {
             (entity.vruntime, entity.deadline) = (0, entity.load.calc_delta_fair(entity.slice));
             entity.custom_slice = true;
         }
-        let (mut lent, mut kept) = (0, 0);
+        let mut lent = 0;
         for _ in 0..300 {
             queue[Y].run(10_000, BASE_SLICE);
-            let who = borrower(&queue, None).unwrap_or(Y);
-            if who == Y {
-                kept += 1;
-            } else {
-                lent += 1;
-            }
+            let may = loan::may_skip(&average(&queue), &queue[Y], &HOST);
+            let who = may.then(|| borrower(&queue)).flatten().unwrap_or(Y);
+            lent += u32::from(who != Y);
             queue[who].run(ran, BASE_SLICE);
-            for (who, entity) in queue.iter().enumerate().skip(1) {
-                let most = limit(entity) + i128::from(ran) + 3;
-                prop_assert!(lag(&queue, who) >= -most, "{who} owes {}", lag(&queue, who));
-            }
+            let at_once = i128::from(queue[who].load.calc_delta_fair(ran) + 3) * total(&queue);
+            let most = limit(&queue, Y) + at_once;
+            prop_assert!(lag(&queue, Y) <= most, "is owed {}", lag(&queue, Y));
         }
         prop_assert!(lent > 0);
-        // What the others have run beyond their part is debt, and theirs together is bounded.
-        let weight = |e: &Entity| i128::from(e.load.weight());
-        let (w, total): (_, i128) = (weight(&queue[Y]), queue.iter().map(weight).sum());
-        let debt = 300 * (i128::from(ran) * w - 10_000 * (total - w)) / total;
-        let most: i128 = queue.iter().skip(1).map(|e| limit(e) + i128::from(ran) + 3).sum();
-        prop_assert!(kept > 0 || debt <= most, "{debt}, at most {most}");
     }
 }
 
 #[test]
 fn a_lone_yielder_has_nobody_to_lend_to() {
     let y = Entity::new(sched_core::weight::LoadWeight::from_nice(0), BASE_SLICE);
-    assert_eq!(borrower(&[y], None), None);
+    assert_eq!(borrower(&[y]), None);
 }
 
 /// Nothing is settled in mode lend: no service changes hands.
@@ -153,43 +208,20 @@ fn mode_lend_settles_nothing() {
     assert_eq!(state, TaskState::default());
 }
 
-/// Two that yield to and fro forfeit from the turn on that is asked for, each of them; after a
-/// pause, or with somebody else, they begin anew.
-#[test]
-fn turns_to_and_fro_are_up() {
-    let tunables = Tunables {
-        lend_turns: 3,
-        ..Tunables::default()
-    };
-    let mut states = [TaskState::default(); 3];
-    let mut yields = |from: usize, to: usize, now| {
-        let other = states[to];
-        states[from].turns_are_up(from as u64, to as u64, &other, now, &tunables)
-    };
-    let turns: Vec<bool> = (0..6)
-        .map(|i| yields(i % 2, 1 - i % 2, 1000 * i as u64))
-        .collect();
-    assert_eq!(turns, [false, false, false, true, true, true]);
-    assert!(!yields(0, 1, 5_000 + tunables.pair_window_ns));
-    assert!(!yields(1, 2, 606_000));
-    assert!(!yields(2, 1, 607_000));
-    assert!(!yields(1, 2, 608_000));
-    assert!(yields(2, 1, 609_000));
-}
-
-#[test]
-fn turns_without_an_end_are_the_default() {
-    let (mut y, mut t) = (TaskState::default(), TaskState::default());
-    for now in 0..100 {
-        assert!(!y.turns_are_up(0, 1, &t, now, &Tunables::default()));
-        std::mem::swap(&mut y, &mut t);
-    }
-    assert_eq!(y, TaskState::default());
-}
-
-/// Who was picked just now is left alone, for as long as is said.
+/// A sibling is left alone for 10 us, another VM's task for a quarter of a slice.
 #[test]
 fn who_has_just_begun_is_held() {
-    assert!(debooster::holds(9_999, 10_000) && !debooster::holds(10_000, 10_000));
-    assert!(!debooster::holds(0, 0));
+    assert!(debooster::holds(9_999, true, &HOST) && !debooster::holds(10_000, true, &HOST));
+    let quarter = BASE_SLICE / 4;
+    assert!(debooster::holds(quarter - 1, false, &HOST));
+    assert!(!debooster::holds(quarter, false, &HOST));
+}
+
+/// A slice of one's own that is long buys no longer debt, a short one no less than a tick.
+#[test]
+fn a_long_slice_buys_no_debt() {
+    let load = sched_core::weight::LoadWeight::from_nice(0);
+    let limit = |slice| loan::limit(&Entity::new(load, slice), &HOST);
+    assert_eq!(limit(100_000_000), limit(BASE_SLICE));
+    assert_eq!(limit(100_000), TICK);
 }

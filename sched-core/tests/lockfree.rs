@@ -3,7 +3,7 @@
 //! comes between the halves of a compare-and-exchange, a third switch between two threads):
 //! where just those matter they are spelled out.
 //!
-//! The record itself is its sender's alone. Shared are the receiver's interrupt registers
+//! The record itself is its sender's alone, and not here. Shared are the receiver's interrupt registers
 //! and [`Asked`]. Each property comes with variants that are wrong on purpose: the model
 //! has to find them, or it would prove nothing.
 
@@ -12,10 +12,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use loom::thread;
-use sched_core::ipi::{Asked, Record, SharedWord, word};
+use sched_core::ipi::eoi::{Asked, Sequence, SharedWord, VALID};
 
 const VECTOR: u8 = 0xfb;
-const RECEIVER: u32 = 2;
 
 /// As the crate's own for `core`'s atomics.
 #[derive(Default)]
@@ -68,19 +67,16 @@ fn fails(preemptions: Option<usize>, model: impl Fn() + Sync + Send + 'static) -
 /// With four threads, what keeps it within seconds.
 const FOUR_THREADS: Option<usize> = Some(3);
 
-/// The record of `sender` after an IPI to the receiver, and what it leaves there.
-fn sent(sender: u32) -> (Record<1>, u32) {
-    let mut record = Record::default();
-    record.sent_to(RECEIVER, VECTOR, 0);
-    let word = record.ask(sender);
-    (record, word)
+/// The cookie of `sender`'s first IPI.
+fn sent(sender: u32) -> u32 {
+    Sequence::default().cookie(sender, VECTOR)
 }
 
 /// Two senders and a receiver at its EOI write; what a fourth reads is one of the words that
 /// somebody wrote: no pair that never was.
 fn words_are_whole<W: SharedWord + Default + Send + Sync + 'static>() {
     let asked = Arc::new(Asked(W::default()));
-    let words = [sent(0x0ff).1, sent(0xf00).1];
+    let words = [sent(0x0ff), sent(0xf00)];
     let senders = words.map(|word| {
         let asked = asked.clone();
         thread::spawn(move || asked.ask(word))
@@ -90,7 +86,7 @@ fn words_are_whole<W: SharedWord + Default + Send + Sync + 'static>() {
         thread::spawn(move || asked.eoi(VECTOR, || false))
     };
     let seen = asked.word();
-    let acked = words.map(|word| word & !word::VALID);
+    let acked = words.map(|word| word & !VALID);
     let known = seen == 0 || words.contains(&seen) || acked.contains(&seen);
     assert!(known, "{seen:#x} was never written");
     for sender in senders {
@@ -130,9 +126,8 @@ impl SharedWord for Blind {
 /// there is one interleaving that matters.)
 fn last_word_after_a_late_mark<W: SharedWord + Default>() -> (u32, u32) {
     let asked = Asked(W::default());
-    let mut record = Record::<1>::default();
-    record.sent_to(RECEIVER, VECTOR, 0);
-    let (first, second) = (record.ask(0), record.ask(0));
+    let mut sequence = Sequence::default();
+    let (first, second) = (sequence.cookie(0, VECTOR), sequence.cookie(0, VECTOR));
     asked.ask(first);
     asked.eoi(VECTOR, || {
         asked.ask(second);
@@ -169,13 +164,12 @@ impl Registers {
     }
 
     fn ask(&self, sender: u32) {
-        self.asked.ask(sent(sender).1);
+        self.asked.ask(sent(sender));
     }
 
     /// A sender that is told that its IPI was answered finds that it was.
     fn is_not_told_too_early(&self, sender: u32) -> bool {
-        !self.asked.acked(&sent(sender).0, sender)
-            || self.answered.load(Ordering::Acquire) >> sender & 1 == 1
+        !self.asked.acked(sent(sender)) || self.answered.load(Ordering::Acquire) >> sender & 1 == 1
     }
 
     fn take(&self) {

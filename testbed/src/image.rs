@@ -134,7 +134,24 @@ const IP: &str = "/usr/sbin/ip";
 const CHRT: &str = "/usr/bin/chrt";
 
 /// Workloads of the guest that is a kernel of its own; it needs no image.
-const PAYLOADS: &[&str] = &["truth-all", "truth-call", "truth-lock", "truth-wake"];
+const PAYLOADS: &[&str] = &[
+    "truth-2-cluster",
+    "truth-2-x2apic",
+    "truth-2-xapic",
+    "truth-3-cluster",
+    "truth-3-x2apic",
+    "truth-3-xapic",
+    "truth-all",
+    "truth-but2-cluster",
+    "truth-but2-x2apic",
+    "truth-but2-xapic",
+    "truth-call",
+    "truth-half-cluster",
+    "truth-half-x2apic",
+    "truth-half-xapic",
+    "truth-lock",
+    "truth-wake",
+];
 
 /// Builds a workload's guest image.
 fn guest(workload: &str, programs: &Programs, cache: &Cache) -> Result<PathBuf> {
@@ -190,17 +207,17 @@ pub fn folder(to: &Path, programs: &Programs, guest_kernel: &Kernel, cache: &Cac
     Ok(())
 }
 
-/// Builds the emulated host's image with everything that guests of one workload need, and a
-/// folder of modules, called as the kernel's release is that they are for.
+/// Builds the emulated host's image with everything that guests of one workload need, and
+/// folders of modules, each called as the kernel's release is that they are for.
 pub fn host(
     workload: &str,
     programs: &Programs,
     guest_kernel: &Kernel,
-    modules: Option<&Path>,
+    modules: &[PathBuf],
     cache: &Cache,
 ) -> Result<PathBuf> {
     let mut files = host_files(workload, programs, guest_kernel, cache)?;
-    if let Some(folder) = modules {
+    for folder in modules {
         let release = folder.file_name().unwrap_or_default().to_string_lossy();
         files.add_folder(&format!("/lib/modules/{release}"), folder)?;
     }
@@ -308,4 +325,12 @@ pub fn probe_host(programs: &Programs, cache: &Cache) -> Result<PathBuf> {
     files.add("/init", &programs.path("dense-init"))?;
     files.add("/vmfirst/ipi-probe", &programs.path("ipi-probe"))?;
     build("probe-host", &files, cache)
+}
+
+/// Builds the emulated host's image for the kernel's own selftest.
+pub fn selftest_host(programs: &Programs, selftest: &Path, cache: &Cache) -> Result<PathBuf> {
+    let mut files = Files::default();
+    files.add("/init", &programs.path("dense-init"))?;
+    files.add("/vmfirst/spin_yield_test", selftest)?;
+    build("selftest-host", &files, cache)
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::cache::{Cache, Key, hash_file};
 use crate::proc::{self, Cancel};
 use crate::topics::Topics;
-use crate::{Error, Result, packages};
+use crate::{Error, Result, kernel_deb, packages};
 
 /// Debian's package of the source.
 const PACKAGE: &str = "linux-source-6.12";
@@ -34,13 +34,13 @@ pub enum Variant {
     Guest,
     /// The host to compare with: stock but for the patch that counts.
     Stock,
-    /// The host with directed yield.
+    /// The host with directed yield, and nothing on top.
     Patched,
-    /// As `Patched`, with lockdep and our KUnit tests, which run at boot.
+    /// With the debooster, lockdep and our KUnit tests, which run at boot.
     Kunit,
     /// As `Kunit`, with a checker of memory use.
     Kasan,
-    /// As `Patched`, with a checker of data races.
+    /// With the debooster and a checker of data races.
     Kcsan,
     /// As `Patched`, with designs of others to compare with.
     Compare,
@@ -48,6 +48,8 @@ pub enum Variant {
     Step(usize),
     /// The series' scheduler in a small 32-bit kernel.
     Sched32,
+    /// As `Patched`, in Debian's own configuration, with modules ([`crate::kernel_deb`]).
+    Debian,
 }
 
 impl Variant {
@@ -63,6 +65,7 @@ impl Variant {
             Self::Compare => "compare",
             Self::Step(_) => "step",
             Self::Sched32 => "sched32",
+            Self::Debian => "debian",
         }
     }
 
@@ -77,16 +80,24 @@ impl Variant {
     fn fragments(self) -> &'static [&'static str] {
         match self {
             Self::Guest => &["guest.fragment"],
-            Self::Stock | Self::Patched | Self::Compare => &["host.fragment"],
-            Self::Kunit | Self::Step(_) => &["host.fragment", "kunit.fragment", "lockdep.fragment"],
+            Self::Stock | Self::Patched => &["host.fragment"],
+            Self::Compare => &["host.fragment", "debooster.fragment"],
+            Self::Kunit | Self::Step(_) => &[
+                "host.fragment",
+                "debooster.fragment",
+                "kunit.fragment",
+                "lockdep.fragment",
+            ],
             Self::Kasan => &[
                 "host.fragment",
+                "debooster.fragment",
                 "kunit.fragment",
                 "lockdep.fragment",
                 "kasan.fragment",
             ],
-            Self::Kcsan => &["host.fragment", "kcsan.fragment"],
+            Self::Kcsan => &["host.fragment", "debooster.fragment", "kcsan.fragment"],
             Self::Sched32 => &["sched32.fragment"],
+            Self::Debian => &["debian.fragment"],
         }
     }
 
@@ -101,9 +112,8 @@ impl Variant {
             Self::Guest | Self::Step(_) => None,
             Self::Stock => Some("statistics"),
             Self::Compare => Some("compare"),
-            Self::Patched | Self::Kunit | Self::Kasan | Self::Kcsan | Self::Sched32 => {
-                Some("directed-yield")
-            }
+            Self::Patched | Self::Debian => Some("directed-yield"),
+            Self::Kunit | Self::Kasan | Self::Kcsan | Self::Sched32 => Some("debooster"),
         }
     }
 
@@ -126,9 +136,21 @@ impl Variant {
             Self::Kasan => "build-kasan",
             Self::Kcsan => "build-kcsan",
             Self::Sched32 => "build-sched32",
+            Self::Debian => "build-debian",
+        }
+    }
+
+    /// The work tree. A build of all of Debian's modules takes half an hour, in which others
+    /// want the tree.
+    fn tree(self) -> &'static str {
+        match self {
+            Self::Debian => "tree-debian",
+            _ => TREE,
         }
     }
 }
+
+const TREE: &str = "tree";
 
 /// A built kernel.
 #[derive(Debug, Clone)]
@@ -159,7 +181,7 @@ impl Kernel {
     }
 
     /// The hash of all inputs of a kernel, made from that source by that compiler.
-    fn key(variant: Variant, repo: &Path, source: &str, compiler: &str) -> Result<Key> {
+    pub(crate) fn key(variant: Variant, repo: &Path, source: &str, compiler: &str) -> Result<Key> {
         let mut key = Key::new()
             .text("recipe", "2")
             .text("source", source)
@@ -213,7 +235,8 @@ pub fn rust_version() -> Result<String> {
     Ok(proc::output(rustc)?.trim().to_string())
 }
 
-fn source_version() -> Result<String> {
+/// The version of Debian's package of the source.
+pub(crate) fn source_version() -> Result<String> {
     packages::version(PACKAGE)
         .ok_or_else(|| Error::Setup(format!("Debian's package {PACKAGE} is not installed")))
 }
@@ -231,7 +254,7 @@ impl Source {
     pub fn open(cache: &Cache, cancel: &Cancel) -> Result<Self> {
         let dir = cache.work_dir(&format!("linux-{}", source_version()?))?;
         let source = Self {
-            tree: dir.join("tree"),
+            tree: dir.join(TREE),
             dir,
         };
         let _lock = cache.lock("linux-unpack")?;
@@ -239,6 +262,16 @@ impl Source {
             source.unpack(cache, cancel)?;
         }
         Ok(source)
+    }
+
+    /// Another work tree of the same source.
+    fn beside(self, name: &str) -> Result<Self> {
+        let tree = self.dir.join(name);
+        if !tree.exists() {
+            let path = tree.to_string_lossy();
+            proc::output(self.git(&["worktree", "add", "-f", "--detach", &path, "stock"]))?;
+        }
+        Ok(Self { tree, ..self })
     }
 
     fn unpack(&self, cache: &Cache, cancel: &Cancel) -> Result<()> {
@@ -281,7 +314,7 @@ impl Source {
 
     /// Puts the tree to stock plus `patches`; leaves files that stay the same untouched.
     fn switch_to(&self, patches: &[PathBuf], cancel: &Cancel) -> Result<()> {
-        let index = self.dir.join("index");
+        let index = self.tree.with_extension("index");
         let run = |args: &[&str], patch: Option<&Path>| {
             cancel.check()?;
             let mut git = self.git(args);
@@ -321,7 +354,7 @@ impl Source {
 #[derive(Debug)]
 pub(crate) struct Workplace {
     pub(crate) source: Source,
-    build: PathBuf,
+    pub(crate) build: PathBuf,
     variant: Variant,
     _lock: fs::File,
 }
@@ -333,8 +366,11 @@ impl Workplace {
         cache: &Cache,
         cancel: &Cancel,
     ) -> Result<Self> {
-        let source = Source::open(cache, cancel)?;
-        let lock = cache.lock("linux")?;
+        let source = Source::open(cache, cancel)?.beside(variant.tree())?;
+        let lock = cache.lock(match variant.tree() {
+            TREE => "linux",
+            other => other,
+        })?;
         source.switch_to(&variant.patches(repo)?, cancel)?;
         let place = Self {
             build: source.build_dir(variant)?,
@@ -356,16 +392,29 @@ impl Workplace {
         make
     }
 
-    /// tinyconfig plus the fragments, written only if it differs from what is there.
+    /// Where `make headers` puts the headers for user space.
+    pub(crate) fn headers(&self) -> PathBuf {
+        self.build.join("usr/include")
+    }
+
+    /// The configuration that fragments are added to.
+    fn begin_config(&self, config: &Path, log: &Path, cancel: &Cancel) -> Result<()> {
+        if self.variant == Variant::Debian {
+            return kernel_deb::write_config(config);
+        }
+        let mut tiny = self.make();
+        tiny.arg("tinyconfig");
+        proc::run_logged(tiny, log, cancel, |_| {})
+    }
+
+    /// That plus the fragments, written only if it differs from what is there.
     fn configure(&self, fragments: &[PathBuf], cache: &Cache, cancel: &Cancel) -> Result<()> {
         let log = cache.log("kernel-configure")?;
         let config = self.build.join(".config");
         let before = fs::read(&config).unwrap_or_default();
         let auto = self.build.join("include/config/auto.conf");
         let stamp = fs::metadata(&auto).and_then(|m| m.modified()).ok();
-        let mut tiny = self.make();
-        tiny.arg("tinyconfig");
-        proc::run_logged(tiny, &log, cancel, |_| {})?;
+        self.begin_config(&config, &log, cancel)?;
         let mut merge = proc::command("scripts/kconfig/merge_config.sh");
         merge
             .current_dir(&self.source.tree)

@@ -4,7 +4,8 @@
 //! and [`image`] make the parts and keep them in a [`cache::Cache`] under a hash
 //! of all their inputs, and [`machine`] boots the whole once. [`workshop`] has all of them
 //! made; [`boots`] saves a host that has booted, and [`cells`] runs the cells of a plan from
-//! there. [`each`] and [`sparse`] check the kernel series.
+//! there. [`each`] and [`sparse`] check the kernel series, [`selftest`] is its
+//! test among the kernel's own.
 
 pub mod boots;
 pub mod cache;
@@ -17,6 +18,7 @@ mod error;
 pub mod image;
 pub mod initrd;
 pub mod kernel;
+pub mod kernel_deb;
 pub mod libvirt_host;
 pub mod machine;
 pub mod packaged;
@@ -26,6 +28,7 @@ pub mod proc;
 pub mod programs;
 pub mod progress;
 pub mod scx_host;
+pub mod selftest;
 pub mod sparse;
 pub mod topics;
 pub mod workshop;

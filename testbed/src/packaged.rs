@@ -16,10 +16,7 @@ const PACKAGE: &str = "linux-image-6.12-cloud-amd64";
 /// Debian's own, downloaded once, with these modules and what they need.
 pub fn of_debian(modules: &[&str], cache: &Cache, cancel: &Cancel) -> Result<Kernel> {
     let (name, version) = newest()?;
-    let key = Key::new()
-        .text("recipe", "2")
-        .text("modules", &modules.join(" "))
-        .text(&name, &version);
+    let key = key(modules).text(&name, &version);
     let dir = cache.artefact("debian-kernel", &key, |out| {
         let into = tempfile::tempdir_in(out).map_err(Error::io("write to", out))?;
         download(&name, &version, into.path(), cache, cancel)?;
@@ -27,6 +24,19 @@ pub fn of_debian(modules: &[&str], cache: &Cache, cancel: &Cancel) -> Result<Ker
         unpack(&package, modules, out)
     })?;
     Ok(Kernel { dir })
+}
+
+/// That of a package that was built here.
+pub fn of_file(package: &Path, modules: &[&str], cache: &Cache) -> Result<Kernel> {
+    let key = key(modules).file(package)?;
+    let dir = cache.artefact("debian-kernel", &key, |out| unpack(package, modules, out))?;
+    Ok(Kernel { dir })
+}
+
+fn key(modules: &[&str]) -> Key {
+    Key::new()
+        .text("recipe", "2")
+        .text("modules", &modules.join(" "))
 }
 
 /// The folder of its modules, which is called as the kernel's release is. `order` there

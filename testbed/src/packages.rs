@@ -57,6 +57,17 @@ const FOR_TESTS: &[&str] = &[
 /// What makes packages.
 const FOR_PACKAGES: &[&str] = &["debhelper"];
 
+/// What packages of a kernel with Debian's configuration are made of and by.
+pub(crate) const FOR_KERNEL_PACKAGES: &[&str] = &[
+    "debhelper",
+    "kmod",
+    "libdw-dev",
+    "libssl-dev",
+    "linux-config-6.12",
+    "pahole",
+    "rsync",
+];
+
 /// What our VMM is compared with.
 pub const PEERS: &[&str] = &["qemu-system-x86"];
 
@@ -96,7 +107,7 @@ pub fn install_peers(cache: &Cache, cancel: &Cancel) -> Result<()> {
     install_missing(PEERS, cache, cancel)
 }
 
-fn install_missing(packages: &[&str], cache: &Cache, cancel: &Cancel) -> Result<()> {
+pub(crate) fn install_missing(packages: &[&str], cache: &Cache, cancel: &Cancel) -> Result<()> {
     let missing = packages.iter().copied().filter(|p| version(p).is_none());
     let missing: Vec<&str> = missing.collect();
     if missing.is_empty() {

@@ -11,6 +11,7 @@ use crate::debian::DebianGuest;
 use crate::emulator::Emulator;
 use crate::initrd;
 use crate::kernel::{self, Kernel, Variant};
+use crate::kernel_deb::KernelPackages;
 use crate::libvirt_host::LibvirtHost;
 use crate::machine::{self, Machine};
 use crate::packaged;
@@ -18,7 +19,7 @@ use crate::proc::{self, Cancel};
 use crate::programs::Programs;
 use crate::progress::Progress;
 use crate::scx_host::DebianHost;
-use crate::{Result, image, packages, payload};
+use crate::{Result, image, packages, payload, selftest};
 
 /// The repository that this was built in.
 pub fn repo() -> PathBuf {
@@ -37,7 +38,7 @@ pub struct Parts {
     pub host_images: BTreeMap<String, PathBuf>,
 }
 
-/// What a host needs and Debian's kernel has as modules: KVM, taps, and the job that the
+/// What a host needs and a packaged kernel has as modules: KVM, taps, and the job that the
 /// emulator hands over.
 const HOST_MODULES: &[&str] = &["kvm_amd", "tun", "qemu_fw_cfg"];
 
@@ -163,12 +164,15 @@ impl Workshop {
             .into_iter()
             .map(|kernel| Ok((kernel, self.host_kernel(kernel)?)))
             .collect::<Result<_>>()?;
-        let debian = kernels.get(&HostKernel::Debian);
-        let modules = debian.map(packaged::modules).transpose()?;
+        let modules: Vec<PathBuf> = kernels
+            .iter()
+            .filter(|(which, _)| which.has_modules())
+            .map(|(_, kernel)| packaged::modules(kernel))
+            .collect::<Result<_>>()?;
         Ok(Parts {
             emulator,
             kernels,
-            host_images: self.host_images(workloads, modules.as_deref())?,
+            host_images: self.host_images(workloads, &modules)?,
         })
     }
 
@@ -181,8 +185,19 @@ impl Workshop {
             HostKernel::Debian => {
                 return packaged::of_debian(HOST_MODULES, &self.cache, &self.cancel);
             }
+            HostKernel::DebianPatched => {
+                let packages = self.kernel_packages()?.files()?;
+                return packaged::of_file(&packages[0], HOST_MODULES, &self.cache);
+            }
         };
         self.kernel(variant)
+    }
+
+    /// The packages of the series on Debian's configuration.
+    pub fn kernel_packages(&self) -> Result<KernelPackages> {
+        self.stepwise("kernel packages", |on_step| {
+            KernelPackages::build(&self.repo, &self.cache, &self.cancel, on_step)
+        })
     }
 
     /// The emulator.
@@ -199,12 +214,12 @@ impl Workshop {
         })
     }
 
-    /// The host's initial ram disks, each with the guests of one workload in it, and a folder
+    /// The host's initial ram disks, each with the guests of one workload in it, and folders
     /// of modules.
     fn host_images<'a>(
         &self,
         workloads: impl IntoIterator<Item = &'a str>,
-        modules: Option<&Path>,
+        modules: &[PathBuf],
     ) -> Result<BTreeMap<String, PathBuf>> {
         let line = self.progress.spinner("programs and images");
         let programs = Programs::build(&self.repo, &self.cache, &self.cancel)?;
@@ -229,6 +244,22 @@ impl Workshop {
         let image = image::probe_host(&programs, &self.cache);
         line.finish_and_clear();
         Ok((emulator, image?))
+    }
+
+    /// A host with the series that has the kernel's own selftest.
+    pub fn selftest_host(&self) -> Result<Host> {
+        let selftest = selftest::build(&self.repo, &self.cache, &self.cancel)?;
+        let emulator = self.emulator()?;
+        let kernel = self.kernel(Variant::Patched)?;
+        let line = self.progress.spinner("programs and images");
+        let programs = Programs::build(&self.repo, &self.cache, &self.cancel)?;
+        let initrd = image::selftest_host(&programs, &selftest, &self.cache);
+        line.finish_and_clear();
+        Ok(Host {
+            emulator,
+            kernel,
+            initrd: initrd?,
+        })
     }
 
     /// A host to compare VMMs on: ours, and Debian's QEMU.

@@ -56,6 +56,10 @@ enum Command {
         /// KUnit tests alone (half an hour)
         #[arg(long)]
         each: bool,
+        /// Instead, build packages of the series on Debian's own configuration, for apt
+        /// (an hour)
+        #[arg(long, conflicts_with = "each")]
+        deb: bool,
     },
     /// Make the folder that `dense-bench run` needs on another host
     Images {
@@ -95,8 +99,14 @@ fn run(command: Command) -> Result<(), Error> {
         Command::Bench(args) => bench::run(&args, cancel),
         Command::Cost(args) => cost::run(&args, cancel),
         Command::Test { quick } => test::run(quick, cancel),
-        Command::Kernel { each } => {
+        Command::Kernel { each, deb } => {
             let workshop = Workshop::open(cancel)?;
+            if deb {
+                for file in workshop.kernel_packages()?.files()? {
+                    println!("{}", file.display());
+                }
+                return Ok(());
+            }
             if each {
                 return Ok(each::run(&workshop)?);
             }

@@ -1,8 +1,9 @@
-//! Whether a directed yield went to the vCPU that was really waited for.
+//! Whether a directed yield went to the vCPU that was really waited for, and whether KVM
+//! knew all vCPUs that owed a spinning one their answer.
 //!
 //! The guests called `truth-...` (guests/truth) know who waits for whom and tell it
 //! after the window, in their own TSC; the kernel's tracepoint tells of each yield,
-//! in the host's. `tsc-offset` of KVM's debugfs leads from one to the other.
+//! in the host's, and another one at each spin exit which vCPUs owe an answer. `tsc-offset` of KVM's debugfs leads from one to the other.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,6 +21,8 @@ const WORKLOADS: &str = "truth-";
 /// A trace buffer of our own, so that nobody else's tracing is touched.
 const INSTANCE: &str = "/sys/kernel/tracing/instances/dense-bench-truth";
 const YIELD: &str = "kvm_directed_yield";
+/// On a kernel that remembers IPIs.
+const RECEIVERS: &str = "kvm_dy_receivers";
 const SWITCH: &str = "sched_switch";
 /// In KiB a CPU: some 40,000 events.
 const BUFFER: &str = "4096";
@@ -63,8 +66,40 @@ impl Wait {
         })
     }
 
+    /// Surely under way: clocks may differ, and the waiter looks a little later.
+    fn is_under_way(&self, time: u64) -> bool {
+        self.begin <= time && time.saturating_add(SLACK) < self.end
+    }
+
     fn covers(&self, time: u64) -> bool {
         (self.begin.saturating_sub(SLACK)..=self.end.saturating_add(SLACK)).contains(&time)
+    }
+}
+
+/// The waits of a VM, to be found by time: there are thousands, and as many spin exits to each.
+struct Waits {
+    by_begin: Vec<Wait>,
+    longest: u64,
+}
+
+impl Waits {
+    fn new(waits: &[Wait]) -> Self {
+        let mut by_begin = waits.to_vec();
+        by_begin.sort_by_key(|wait| wait.begin);
+        let longest = waits.iter().map(|wait| wait.end - wait.begin).max();
+        Self {
+            by_begin,
+            longest: longest.unwrap_or(0),
+        }
+    }
+
+    /// All that may cover `time`, and some others.
+    fn around(&self, time: u64) -> &[Wait] {
+        let first = time.saturating_sub(self.longest.saturating_add(SLACK));
+        let last = time.saturating_add(SLACK);
+        let from = self.by_begin.partition_point(|wait| wait.begin < first);
+        let to = self.by_begin.partition_point(|wait| wait.begin <= last);
+        &self.by_begin[from..to]
     }
 }
 
@@ -75,6 +110,27 @@ pub struct Watch {
     vcpus: BTreeMap<u32, (usize, u32)>,
     /// What leads from the host's TSC to each VM's.
     offsets: Vec<u64>,
+}
+
+/// A spin exit.
+#[derive(Debug, PartialEq, Eq)]
+struct Exit {
+    vm: usize,
+    vcpu: u32,
+    /// The first 64 vCPUs that owe an answer, as far as KVM knows: a bit each.
+    owed: u64,
+    /// In the guest's TSC.
+    at: u64,
+}
+
+impl Exit {
+    /// Does KVM know of each vCPU that owes the answer? `None` if it is not in a wait.
+    fn known(&self, waits: &[Wait]) -> Option<bool> {
+        let owes = |wait: &&Wait| wait.waiter == self.vcpu && wait.is_under_way(self.at);
+        let mut targets = waits.iter().filter(owes).map(|wait| wait.target).peekable();
+        targets.peek()?;
+        Some(targets.all(|target| self.owed.checked_shr(target).unwrap_or(0) & 1 == 1))
+    }
 }
 
 /// A yield that the scheduler took.
@@ -109,6 +165,10 @@ impl Watch {
             let path = instance.join(file);
             fs::write(&path, value).map_err(Error::io("write to", &path))?;
         }
+        let receivers = instance.join(format!("events/kvm/{RECEIVERS}/enable"));
+        if receivers.exists() {
+            fs::write(&receivers, "1").map_err(Error::io("write to", &receivers))?;
+        }
         let mut vcpus = BTreeMap::new();
         for (vm, &pid) in pids.iter().enumerate() {
             for thread in threads_of(pid)? {
@@ -136,22 +196,52 @@ impl Watch {
 
     /// Counts the yields that went to a vCPU that was waited for, and those that
     /// went elsewhere, by what spoke for the target; `unknown` are those of a vCPU
-    /// that told of no wait at that time.
+    /// that told of no wait at that time. Of the spin exits in a wait, `exits_known` are those
+    /// at which KVM knew of each vCPU that owed the answer that it does.
     pub fn judge(&self, waits: &[Vec<Wait>]) -> Result<Counters> {
         let trace = self.instance.join("trace");
         let text = fs::read(&trace).map_err(Error::io("read", &trace))?;
         let text = String::from_utf8_lossy(&text);
         let mut counters = Counters::new();
-        for name in ["truth_right", "truth_wrong", "truth_unknown"] {
-            counters.insert(name.into(), 0);
+        let names = ["right", "wrong", "unknown", "exits_known", "exits_unknown"];
+        for name in names {
+            counters.insert(format!("truth_{name}"), 0);
+        }
+        let waits: Vec<Waits> = waits.iter().map(|of_vm| Waits::new(of_vm)).collect();
+        let around = |vm: usize, at| waits.get(vm).map_or(&[][..], |waits| waits.around(at));
+        for exit in self.exits(&text) {
+            if let Some(known) = exit.known(around(exit.vm, exit.at)) {
+                let name = match known {
+                    true => "truth_exits_known",
+                    false => "truth_exits_unknown",
+                };
+                *counters.entry(name.into()).or_default() += 1;
+            }
         }
         for it in self.yields(&text) {
-            let verdict = verdict(&it, waits.get(it.vm).map_or(&[], Vec::as_slice));
+            let verdict = verdict(&it, around(it.vm, it.at));
             for name in [verdict.to_string(), format!("{verdict}_{}", it.reason)] {
                 *counters.entry(name).or_default() += 1;
             }
         }
         Ok(counters)
+    }
+
+    /// The spin exits at which KVM looked which vCPUs owe an answer.
+    fn exits(&self, text: &str) -> Vec<Exit> {
+        let looks = text.lines().filter_map(event);
+        let looks = looks.filter(|event| event.name == RECEIVERS);
+        looks.filter_map(|event| self.exit(&event)).collect()
+    }
+
+    fn exit(&self, event: &Event) -> Option<Exit> {
+        let &(vm, vcpu) = self.vcpus.get(&event.tid)?;
+        Some(Exit {
+            vm,
+            vcpu,
+            owed: u64::from_str_radix(word(event.text, "owed")?, 16).ok()?,
+            at: event.at.wrapping_add(*self.offsets.get(vm)?),
+        })
     }
 
     /// The yields that the scheduler took. A yield is traced when the yielder runs
@@ -294,6 +384,50 @@ mod tests {
         assert_eq!(verdict(&it, &right[..1]), "truth_wrong");
         assert_eq!(verdict(&it, &waits("0,1 3 0 1000")), "truth_unknown");
         assert_eq!(verdict(&it, &waits("c000,0 3 0 1000")), "truth_unknown");
+    }
+
+    #[test]
+    fn an_exit_is_known_if_all_that_owe_the_answer_are() {
+        let look = |owed| {
+            let line = format!(
+                "    vcpu1-42      [002] d..1. 51000: kvm_dy_receivers: \
+                 vcpu 1 record c00fb001 owed {owed} pending 3 in_handler -1 running 0\n"
+            );
+            let exits = watch().exits(&line);
+            assert_eq!((exits.len(), exits[0].at), (1, 50000));
+            let waits = Wait::parse_line("c000,1 2 0 2000,1 3 0 2000,1 4 0 100,2 1 0 2000");
+            exits[0].known(&waits.unwrap())
+        };
+        assert_eq!(look("c"), Some(true));
+        assert_eq!(look("1c"), Some(true), "who has answered may be in it");
+        assert_eq!(look("8"), Some(false));
+        assert_eq!(look("0"), Some(false));
+        let later = Exit {
+            vm: 0,
+            vcpu: 1,
+            owed: 0,
+            at: 0xe000,
+        };
+        assert_eq!(
+            later.known(&Wait::parse_line("c000,1 2 0 2000").unwrap()),
+            None
+        );
+    }
+
+    #[test]
+    fn waits_are_found_by_time() {
+        let all = Wait::parse_line("0,1 2 10000 10,1 2 30000 9000,1 3 0 100,1 3 50000 10").unwrap();
+        let waits = Waits::new(&all);
+        for time in (0..0x60000).step_by(0x100) {
+            let found = waits.around(time);
+            assert!(found.len() < all.len(), "{time:x}");
+            for wait in &all {
+                assert!(
+                    !wait.covers(time) || found.contains(wait),
+                    "{time:x} {wait:?}"
+                );
+            }
+        }
     }
 
     #[test]

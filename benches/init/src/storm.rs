@@ -26,15 +26,12 @@ const CPUS: &str = "/sys/devices/system/cpu";
 const TUNABLES: &[(&str, &[&str])] = &[
     (
         "/sys/kernel/directed_yield/mode",
-        &[
-            "off", "plain", "penalty", "credit", "transfer", "transfer", "lend", "lend",
-        ],
+        &["lend", "lend", "penalty", "credit", "transfer", "transfer"],
     ),
-    ("/sys/kernel/directed_yield/lend", &["0", "1", "1"]),
-    ("/sys/kernel/directed_yield/lend_turns", &["0", "0", "3"]),
-    ("/sys/kernel/directed_yield/handoff", &["0", "1", "1"]),
-    ("/sys/kernel/directed_yield/advance", &["0", "1", "1"]),
-    ("/sys/kernel/directed_yield/hold_ns", &["0", "10000"]),
+    (
+        "/sys/kernel/debug/sched/features",
+        &["DIRECTED_YIELD", "DIRECTED_YIELD", "NO_DIRECTED_YIELD"],
+    ),
     (
         "/sys/kernel/directed_yield/rate_window_ns",
         &["0", "6000000"],

@@ -222,7 +222,7 @@ impl Chosen {
 
 /// The host's kernel.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum HostKernel {
     /// Nothing but counters.
     #[default]
@@ -233,6 +233,8 @@ pub enum HostKernel {
     Compare,
     /// Debian's own kernel as it comes, with KVM as a module; it has no counters of ours.
     Debian,
+    /// The series on Debian's configuration.
+    DebianPatched,
 }
 
 impl HostKernel {
@@ -242,6 +244,11 @@ impl HostKernel {
     /// Whether it lacks what is ours: any kernel of others can take its place.
     pub fn is_unpatched(self) -> bool {
         matches!(self, Self::Stock | Self::Debian)
+    }
+
+    /// Whether what a host needs of it is in modules.
+    pub fn has_modules(self) -> bool {
+        matches!(self, Self::Debian | Self::DebianPatched)
     }
 
     /// Whether a host that runs this kernel can run variants of `wanted`.

@@ -3,13 +3,14 @@
 use std::hint::black_box;
 use std::sync::atomic::AtomicU32;
 
-use sched_core::cascade::{Ranks, Vcpu, cascade};
+use sched_core::cascade::{Outcome, Vcpu, cascade};
 use sched_core::debooster::{
-    self, Host, Level, Mode, Place, Settlement, TaskState, Tunables, Yield, settle,
+    self, Host, Level, Mode, Settlement, TaskState, Tunables, Yield, settle,
 };
 use sched_core::eevdf::{Average, Entity};
-use sched_core::ipi::{Asked, Awaited, Record};
-use sched_core::scan::{YieldTo, scan};
+use sched_core::ipi::eoi::{Asked, Sequence};
+use sched_core::ipi::{Awaited, Receivers, Record};
+use sched_core::scan::{self, YieldTo};
 use sched_core::vmf::{Kind, Queue, Task};
 use sched_core::weight::LoadWeight;
 
@@ -32,19 +33,25 @@ pub const ALL: &[Work] = &[
     work("IPI followed: leave the word", ask),
     work("EOI that nobody follows", |seed| eoi(seed, 0)),
     work("EOI that somebody follows", |seed| eoi(seed, VECTOR)),
-    work("spin exit: ask one receiver", awaited_one),
-    work("spin exit: ask 15 receivers", awaited_many),
-    work("cascade, 16 vCPUs", |seed| walk(seed, 16)),
-    work("cascade, 240 vCPUs", |seed| walk(seed, 240)),
-    work("cascade, 4,096 vCPUs", |seed| walk(seed, 4096)),
+    work("spin exit: ask one receiver", ask_one),
+    work("spin exit: ask 15 receivers", ask_many),
+    work("scan, 16 vCPUs, the first is taken", |seed| {
+        net(seed, 16, YieldTo::Taken)
+    }),
+    work("scan, 240 vCPUs, the first is taken", |seed| {
+        net(seed, 240, YieldTo::Taken)
+    }),
+    work("scan, 4,096 vCPUs, the first is taken", |seed| {
+        net(seed, 4096, YieldTo::Taken)
+    }),
     work("stock's scan, 16 vCPUs, nobody to take", |seed| {
-        net(seed, 16)
+        stock(seed, 16)
     }),
     work("stock's scan, 240 vCPUs, nobody to take", |seed| {
-        net(seed, 240)
+        stock(seed, 240)
     }),
     work("stock's scan, 4,096 vCPUs, nobody to take", |seed| {
-        net(seed, 4096)
+        stock(seed, 4096)
     }),
     work("advance: may the target run", advance),
     work("lend: who borrows, of 1", |seed| lend(seed, 1)),
@@ -55,7 +62,6 @@ pub const ALL: &[Work] = &[
     work("transfer: decide and apply, three levels", |seed| {
         transfer(seed, 3)
     }),
-    work("exchange: two places", places),
     work("VMF: pick of 8", vmf_pick),
     work("VMF: run, charge and queue again, of 8", vmf_turn),
     work("VMF: yield, of 8", vmf_yield),
@@ -66,6 +72,8 @@ const fn work(name: &'static str, set_up: fn(u64) -> Call) -> Work {
 }
 
 const VECTOR: u8 = 0xfb;
+/// In ticks.
+const WINDOW: u32 = 13;
 
 /// splitmix64.
 fn random(seed: &mut u64) -> u64 {
@@ -89,7 +97,7 @@ fn vcpus(seed: u64, count: usize) -> Vec<Vcpu> {
             spins: r >> 6 & 7 == 0,
             wants_to_run: true,
             off_since: r >> 32,
-            timer_vector: 0xec,
+            scheduled_out: r & 7 != 0,
             ..Vcpu::default()
         }
     };
@@ -101,7 +109,8 @@ fn send_one(seed: u64) -> Call {
     let mut receiver = seed as u32;
     Box::new(move || {
         receiver = (receiver + 7) % 240;
-        record.sent_to(black_box(receiver), VECTOR, 1);
+        record.clear();
+        record.sent(black_box(receiver), VECTOR, 1, WINDOW);
         u64::from(record.word())
     })
 }
@@ -110,73 +119,87 @@ fn send_many(seed: u64) -> Call {
     let mut record = Record::<4>::default();
     let first = seed as u32 % 16;
     Box::new(move || {
-        record.sent_to_many((first..240).step_by(16), VECTOR, black_box(1));
+        record.clear();
+        for receiver in (first..240).step_by(16) {
+            record.sent(receiver, VECTOR, black_box(1), WINDOW);
+        }
         u64::from(record.word())
     })
 }
 
 fn ask(seed: u64) -> Call {
-    let (mut record, asked) = (Record::<4>::default(), Asked(AtomicU32::default()));
-    record.sent_to(3, VECTOR, 0);
+    let (mut sequence, asked) = (Sequence::default(), Asked(AtomicU32::default()));
     Box::new(move || {
-        asked.ask(record.ask(black_box(seed as u32 & 0xff)));
+        asked.ask(sequence.cookie(black_box(seed as u32 & 0xff), VECTOR));
         u64::from(asked.word())
     })
 }
 
-/// `vector`: whose EOI the word asks for.
+/// `vector`: whose EOI the cookie asks for.
 fn eoi(seed: u64, vector: u8) -> Call {
-    let (mut record, asked) = (Record::<4>::default(), Asked(AtomicU32::default()));
-    record.sent_to(3, vector, 0);
-    let word = match vector {
+    let (mut sequence, asked) = (Sequence::default(), Asked(AtomicU32::default()));
+    let cookie = match vector {
         0 => 0,
-        _ => record.ask(seed as u32 & 0xff),
+        _ => sequence.cookie(seed as u32 & 0xff, vector),
     };
     Box::new(move || {
-        // An EOI takes the word's mark off: the next one needs it again.
-        if word != 0 {
-            asked.ask(black_box(word));
+        // An EOI takes the cookie's mark off: the next one needs it again.
+        if cookie != 0 {
+            asked.ask(black_box(cookie));
         }
         asked.eoi(VECTOR, || black_box(false));
         0
     })
 }
 
-fn awaited_one(seed: u64) -> Call {
+fn ask_one(seed: u64) -> Call {
     let (mut record, mut vcpus) = (Record::<4>::default(), vcpus(seed, 16));
     vcpus.iter_mut().for_each(|v| v.irr[7] = 1 << (VECTOR % 32));
     Box::new(move || {
-        record.sent_to(5, VECTOR, 0);
-        let awaited = record.awaited(0, black_box(1), 13, |idx| vcpus.get(idx as usize));
-        u64::from(awaited.pending.unwrap_or(0))
+        record.clear();
+        record.sent(5, VECTOR, 0, WINDOW);
+        let look = |idx: u32| vcpus.get(idx as usize);
+        let found = record.receivers(black_box(1), WINDOW, look);
+        u64::from(found.pending.unwrap_or(0))
     })
 }
 
-fn awaited_many(seed: u64) -> Call {
+fn ask_many(seed: u64) -> Call {
     let (mut record, mut vcpus) = (Record::<4>::default(), vcpus(seed, 16));
     vcpus.iter_mut().for_each(|v| v.irr[7] = 1 << (VECTOR % 32));
-    record.sent_to_many(1..16, VECTOR, 0);
+    for receiver in 1..16 {
+        record.sent(receiver, VECTOR, 0, WINDOW);
+    }
     Box::new(move || {
-        let awaited = record.awaited(0, black_box(1), 13, |idx| vcpus.get(idx as usize));
-        u64::from(awaited.pending.unwrap_or(0))
+        let look = |idx: u32| vcpus.get(idx as usize);
+        let found = record.receivers(black_box(1), WINDOW, look);
+        u64::from(found.pending.unwrap_or(0))
     })
 }
 
-fn walk(seed: u64, count: usize) -> Call {
-    let vcpus = vcpus(seed, count);
-    let (mut last, ranks) = (seed as u32 % count as u32, Ranks::default());
-    Box::new(move || {
-        let none = black_box(Awaited::default());
-        cascade(0, none, true, &vcpus, &mut last, ranks, |_, _| true);
-        u64::from(last)
-    })
-}
-
-fn net(seed: u64, count: usize) -> Call {
+fn net(seed: u64, count: usize, result: YieldTo) -> Call {
     let mut vcpus = vcpus(seed, count);
     let mut last = seed as u32 % count as u32;
     Box::new(move || {
-        let taken = scan(0, true, true, &mut vcpus, &mut last, |_| {
+        let none = black_box(Receivers::default());
+        let taken = cascade(
+            0,
+            Awaited::One,
+            |_| none,
+            true,
+            &mut vcpus,
+            &mut last,
+            |_, _| black_box(result),
+        );
+        u64::from(matches!(taken, Outcome::Yielded(..)))
+    })
+}
+
+fn stock(seed: u64, count: usize) -> Call {
+    let mut vcpus = vcpus(seed, count);
+    let mut last = seed as u32 % count as u32;
+    Box::new(move || {
+        let taken = scan::stock(0, true, &mut vcpus, &mut last, |_, _| {
             black_box(YieldTo::NotTaken)
         });
         u64::from(taken.is_some())
@@ -238,39 +261,22 @@ fn waiting(seed: u64, count: usize) -> (Vec<Entity>, Average) {
 }
 
 fn advance(seed: u64) -> Call {
-    let (entities, mut average) = waiting(seed, 2);
+    let (entities, average) = waiting(seed, 2);
+    let curr = Entity::new(LoadWeight::from_nice(0), HOST.base_slice);
     Box::new(move || {
-        let [target, curr] = black_box(&entities)[..] else {
-            return 0;
-        };
-        let vlag = average
-            .avg_vruntime(Some(&curr))
-            .wrapping_sub(target.vruntime) as i64;
-        let lag = debooster::lag(vlag, target.load.weight());
-        u64::from(debooster::may_advance(lag, target.slice, HOST.tick))
+        let queued = black_box(&entities);
+        let may = debooster::may_run_ahead(queued, &average, Some(&curr), 0, &HOST);
+        u64::from(may)
     })
 }
 
 fn lend(seed: u64, count: usize) -> Call {
-    let (entities, mut average) = waiting(seed, count);
+    let (entities, average) = waiting(seed, count);
     let curr = Entity::new(LoadWeight::from_nice(0), HOST.base_slice);
     Box::new(move || {
         let queued = black_box(&entities);
-        let to = debooster::borrower(queued, &mut average, &curr, None, HOST.tick);
+        let to = debooster::borrower(queued, &average, &curr, &HOST);
         to.map_or(0, |index| index as u64)
-    })
-}
-
-fn places(seed: u64) -> Call {
-    let mut entity = Entity::new(LoadWeight::from_nice(0), HOST.base_slice);
-    entity.vruntime = seed % 1_000_000;
-    Box::new(move || {
-        let mine = Place::of(black_box(&entity), 700_000, HOST.tick).beside(3 * 1024, 1024);
-        let theirs = Place::of(black_box(&entity), 300_000, HOST.tick);
-        let (mut a, mut b) = (entity, entity);
-        mine.take(&mut a);
-        theirs.take(&mut b);
-        (a.vlag ^ b.vlag) as u64
     })
 }
 

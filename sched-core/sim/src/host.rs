@@ -17,7 +17,7 @@ mod spin;
 mod vmf;
 
 use sched_core::cascade::Vcpu;
-use sched_core::debooster::{self, Place, TaskState, Tunables};
+use sched_core::debooster::{self, TaskState, Tunables};
 use sched_core::eevdf::Entity;
 use sched_core::ipi::Record;
 use sched_core::vmf as vmf_queue;
@@ -80,8 +80,6 @@ struct Task {
     polling: halt::Polling,
     /// While asleep; else in its queue.
     entity: Entity,
-    /// The place that it has given its own for.
-    swap: Option<(u32, Place)>,
     /// Its last IPI.
     record: Record<RECORD_WORDS>,
     yields: TaskState,

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use dense_record::chosen::{Chosen, HostKernel};
-use sched_core::cascade::{Rank, Ranks};
 use sched_core::debooster::{self, Tunables};
+use sched_core::ipi;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -23,6 +23,8 @@ const PLANS: [&str; 4] = [
 /// `/sys/kernel/directed_yield/mode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
+    /// As stock.
+    Off,
     /// One of the series.
     Ours(debooster::Mode),
     /// Comparison: penalty at the common level, limited per runqueue.
@@ -49,16 +51,12 @@ pub struct Policy {
     pub mode: Mode,
     /// The other files of `/sys/kernel/directed_yield`.
     pub tunables: Tunables,
-    /// Whom a vCPU waits for is remembered, and ranked.
+    /// The receivers of a vCPU's last IPI are remembered, and yielded to first.
     pub ipi_tracking: bool,
-    /// ... also of IPIs to several.
-    pub ipi_multicast: bool,
-    /// How long, ns.
+    /// ... for so long, ns. A constant in the kernel, which only the simulator can change.
     pub ipi_window_ns: u64,
-    /// The ranks in use.
-    pub ranks: Ranks,
-    /// A failed yield does not end the scan.
-    pub spin_rescan: bool,
+    /// The stock kernel's scan, with its fault.
+    pub stock_scan: bool,
     /// Another design's search instead.
     pub compare: Option<Compare>,
 }
@@ -91,20 +89,18 @@ impl Policy {
             mode: Mode::Ours(tunables.mode),
             tunables,
             ipi_tracking: true,
-            ipi_multicast: true,
-            ipi_window_ns: 50_000_000,
-            ranks: Ranks::default(),
-            spin_rescan: true,
+            ipi_window_ns: ipi::WINDOW_NS,
+            stock_scan: false,
             compare: None,
         };
         match kernel {
             HostKernel::Stock | HostKernel::Debian => Self {
-                mode: Mode::Ours(debooster::Mode::Off),
+                mode: Mode::Off,
                 ipi_tracking: false,
-                spin_rescan: false,
+                stock_scan: true,
                 ..series
             },
-            HostKernel::Patched | HostKernel::Compare => series,
+            HostKernel::Patched | HostKernel::Compare | HostKernel::DebianPatched => series,
         }
     }
 
@@ -116,38 +112,28 @@ impl Policy {
         match folder {
             "/sys/kernel/directed_yield" => match file {
                 "mode" => self.mode = mode(value).ok_or_else(refused)?,
-                "handoff" => self.tunables.handoff = switch(value).ok_or_else(refused)?,
-                "advance" => self.tunables.advance = switch(value).ok_or_else(refused)?,
-                "lend" => self.tunables.lend = switch(value).ok_or_else(refused)?,
                 _ => {
                     let number = match file {
                         "granularity_ns" => &mut self.tunables.granularity_ns,
                         "pair_window_ns" => &mut self.tunables.pair_window_ns,
                         "rate_window_ns" => &mut self.tunables.rate_window_ns,
-                        "hold_ns" => &mut self.tunables.hold_ns,
-                        "lend_turns" => &mut self.tunables.lend_turns,
                         _ => return Err(unknown()),
                     };
                     *number = value.parse().map_err(|_| refused())?;
                     self.tunables.check()?;
                 }
             },
+            "/sys/kernel/debug/sched" if file == "features" => match value {
+                "NO_DIRECTED_YIELD" => self.mode = Mode::Off,
+                _ => return Err(refused()),
+            },
             "/sys/module/kvm/parameters" => match file {
                 "ipi_tracking" => self.ipi_tracking = switch(value).ok_or_else(refused)?,
-                "ipi_multicast" => self.ipi_multicast = switch(value).ok_or_else(refused)?,
-                "spin_rescan" => self.spin_rescan = switch(value).ok_or_else(refused)?,
                 "ipi_window_ns" => {
                     let ns = value.parse().ok();
                     let ns = ns.filter(|ns| (1..=1_000_000_000).contains(ns));
                     self.ipi_window_ns = ns.ok_or_else(refused)?;
                 }
-                "relaxed_boost" => {
-                    if !switch(value).ok_or_else(refused)? {
-                        self.ranks = self.ranks.without(Rank::Relaxed);
-                    }
-                }
-                // Only how soon a record ends; asking the registers tells the same here.
-                "ipi_eoi" => _ = switch(value).ok_or_else(refused)?,
                 "yield_compare" => {
                     self.compare = match value {
                         "0" => None,
@@ -158,10 +144,6 @@ impl Policy {
                 }
                 _ => return Err(unknown()),
             },
-            "/sys/kernel/debug/kvm" if file == "yield_ranks" => {
-                let hex = value.trim_start_matches("0x");
-                self.ranks = Ranks(u32::from_str_radix(hex, 16).map_err(|_| refused())?);
-            }
             _ => return Err(unknown()),
         }
         Ok(())
@@ -241,8 +223,6 @@ fn switch(value: &str) -> Option<bool> {
 
 fn mode(value: &str) -> Option<Mode> {
     Some(match value {
-        "off" => Mode::Ours(debooster::Mode::Off),
-        "plain" => Mode::Ours(debooster::Mode::Plain),
         "penalty" => Mode::Ours(debooster::Mode::Penalty),
         "credit" => Mode::Ours(debooster::Mode::Credit),
         "transfer" => Mode::Ours(debooster::Mode::Transfer),
@@ -305,7 +285,12 @@ mod tests {
             .unwrap()
             .policy()
             .unwrap();
-        assert_eq!(off, Policy::of(HostKernel::Stock));
+        // But for the mended scan, which has no switch.
+        let mended = Policy {
+            stock_scan: false,
+            ..Policy::of(HostKernel::Stock)
+        };
+        assert_eq!(off, mended);
     }
 
     #[test]
@@ -314,11 +299,10 @@ mod tests {
         for (path, value) in [
             ("/sys/kernel/directed_yield/mode", "best"),
             ("/sys/kernel/directed_yield/granularity_ns", "5"),
-            ("/sys/kernel/directed_yield/handoff", "2"),
-            ("/sys/kernel/directed_yield/hold_ns", "1000001"),
+            ("/sys/kernel/directed_yield/handoff", "1"),
+            ("/sys/kernel/debug/sched/features", "NO_EEVDF"),
             ("/sys/module/kvm/parameters/ipi_window_ns", "0"),
             ("/sys/module/kvm/parameters/yield_compare", "1"),
-            ("/sys/kernel/debug/kvm/yield_ranks", "all"),
             ("/proc/sys/kernel/panic", "1"),
             ("nothing", "1"),
         ] {

@@ -3,7 +3,8 @@
 //! The entities of a level are few, the host's overcommit, and stand in one piece of
 //! memory: walking them beats a tree. Nothing here grows with the host.
 
-use sched_core::debooster::{self, Level, Place};
+use sched_core::debooster::loan::{self, By, Next};
+use sched_core::debooster::{self, Level};
 use sched_core::eevdf::{self, Average, Entity, Join, Pick};
 use sched_core::weight::LoadWeight;
 use smallvec::SmallVec;
@@ -28,8 +29,8 @@ pub struct Queue {
     average: Average,
     /// Weight of all entities, the current one included.
     weight: u64,
-    next: Option<Id>,
-    advance: bool,
+    /// The next buddy, and why it is to run.
+    next: Option<(Id, By)>,
     /// Tasks that sleep here, see [`Queue::delay`].
     delayed: u32,
     ids: SmallVec<[Id; 4]>,
@@ -68,6 +69,13 @@ impl Queue {
 
     fn index(&self, id: Id) -> Option<usize> {
         self.ids.iter().position(|other| *other == id)
+    }
+
+    /// The next buddy as sched-core sees it.
+    fn next(&self) -> Option<Next> {
+        let (id, by) = self.next?;
+        let who = self.index(id)?;
+        Some(Next { who, by })
     }
 
     /// The entity of `id`, if it is here.
@@ -174,6 +182,7 @@ impl Queue {
         let consumed = entity.run(service, times.base_slice);
         let id = *id;
         if consumed && others {
+            entity.lends >>= 1;
             self.clear_buddy(id);
         }
         consumed && others
@@ -214,29 +223,61 @@ impl Queue {
         })
     }
 
-    /// Where `id` stands, for an exchange.
-    pub fn place_of(&mut self, id: Id, times: &Times) -> Option<Place> {
-        let avg = self.avg();
-        self.entity(id).map(|e| Place::of(e, avg, times.tick))
+    fn host(times: &Times) -> debooster::Host {
+        let Times { tick, base_slice } = *times;
+        debooster::Host { tick, base_slice }
     }
 
-    /// May `id` run although it is not eligible?
-    pub fn may_advance(&mut self, id: Id, times: &Times) -> bool {
-        let vlag = self.vlag(id);
-        self.entity(id).is_some_and(|e| {
-            let lag = debooster::lag(vlag, e.load.weight());
-            debooster::may_advance(lag, e.slice, times.tick)
+    /// May `id`, who waits, run next although others may come before it?
+    pub fn may_run_ahead(&self, id: Id, times: &Times) -> bool {
+        let (curr, host) = (self.curr_entity(), Self::host(times));
+        let woken = loan::woken(&self.queued, &self.average, curr, self.next());
+        self.index(id).is_some_and(|who| {
+            woken.is_none_or(|woken| woken == who)
+                && loan::may_run_ahead(&self.queued, &self.average, curr, who, &host)
         })
     }
 
-    /// To whom `id` lends its turn, if it runs.
-    pub fn borrower(&mut self, id: Id, times: &Times) -> Option<Id> {
-        let (_, curr) = self.curr.as_ref().filter(|(curr, _)| *curr == id)?;
-        let buddy = self.next.filter(|next| *next != id);
-        let buddy = buddy.and_then(|next| self.ids.iter().position(|other| *other == next));
-        let average = &mut self.average;
-        let index = debooster::borrower(&self.queued, average, curr, buddy, times.tick)?;
-        Some(self.ids[index])
+    /// `id` may run before it is eligible; nobody else does any more.
+    pub fn run_ahead(&mut self, id: Id) {
+        self.change(id, |e| e.lends = loan::LENT);
+        if self.curr() != Some(id) {
+            self.lend_next(id);
+        }
+    }
+
+    /// The bounds of a loan are always looked at again, in the kernel only after a tick.
+    fn lend_next(&mut self, id: Id) {
+        self.next = Some((id, By::Lent { fresh: false }));
+    }
+
+    /// `id` woke up here: it comes before all loans.
+    pub fn wake(&mut self, id: Id) {
+        if self.curr() != Some(id) {
+            self.next = Some((id, By::Woken));
+        }
+    }
+
+    /// Has `id`, who runs, pass its turn. False: nobody else may have it.
+    pub fn skip(&mut self, id: Id, times: &Times) -> bool {
+        let next = self.next();
+        let Some((_, curr)) = self.curr.as_mut().filter(|(curr, _)| *curr == id) else {
+            return false;
+        };
+        curr.lends = loan::LENT;
+        let host = Self::host(times);
+        let to = loan::pass_turn(&self.queued, &self.average, curr, next, &host);
+        if let Some(to) = to.filter(|to| next.is_none_or(|next| next.who != *to)) {
+            self.lend_next(self.ids[to]);
+        }
+        to.is_some()
+    }
+
+    /// Does `id`, which wakes up, preempt the current entity because that one lends?
+    pub fn gives_way(&self, id: Id) -> bool {
+        let (curr, who) = (self.curr_entity(), self.index(id));
+        let gives_way = |(curr, who)| loan::gives_way(&self.queued, &self.average, curr, who);
+        curr.zip(who).is_some_and(gives_way)
     }
 
     /// Gives `id` another weight.
@@ -247,36 +288,25 @@ impl Queue {
         self.weight = self.weight - old + u64::from(load.weight());
     }
 
-    /// Makes `id` the one to be picked next.
+    /// Makes `id` the one to be picked next, if it is eligible; takes the place of no loan.
     pub fn set_buddy(&mut self, id: Id) {
-        self.next = Some(id);
-        self.advance = false;
-    }
-
-    /// The buddy, if it is `id`, may run although it is not eligible.
-    pub fn let_advance(&mut self, id: Id) {
-        self.advance = self.next == Some(id);
-    }
-
-    /// `id` is no longer the one to be picked next.
-    pub fn clear_buddy(&mut self, id: Id) {
-        if self.next == Some(id) {
-            self.next = None;
-            self.advance = false;
+        if self.next.is_none_or(|(_, by)| by == By::Hint) {
+            self.next = Some((id, By::Hint));
         }
     }
 
-    /// Would the buddy `id` be picked now?
-    pub fn buddy_wins(&mut self, id: Id, times: &Times) -> bool {
-        self.next == Some(id) && (self.eligible(id) || self.advance && self.may_advance(id, times))
+    /// `id` runs or leaves: no hint names it any more.
+    pub fn clear_buddy(&mut self, id: Id) {
+        self.next.take_if(|(next, _)| *next == id);
     }
 
     /// Who runs next (`pick_next_entity`).
     pub fn pick(&mut self, times: &Times) -> Option<Id> {
-        if let Some(next) = self.next
-            && self.buddy_wins(next, times)
-        {
-            return Some(next);
+        if let Some(next) = self.next() {
+            let (curr, host) = (self.curr_entity(), Self::host(times));
+            if loan::next_may_run(&self.queued, &self.average, curr, next, &host) {
+                return Some(self.ids[next.who]);
+            }
         }
         self.pick_eevdf()
     }

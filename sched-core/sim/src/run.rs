@@ -157,8 +157,6 @@ fn counters(host: &Host) -> BTreeMap<String, u64> {
         ("sim_refused", stats.refused),
         ("sim_advances", stats.advances),
         ("sim_lent", stats.lent),
-        ("sim_handoffs", stats.handoffs),
-        ("sim_swaps", stats.swaps),
         ("sim_other_run_ns", others.iter().sum()),
     ]
     .map(|(name, value)| (name.to_string(), value))

@@ -33,10 +33,6 @@ pub struct Stats {
     pub advances: u64,
     /// Turns lent to who was next.
     pub lent: u64,
-    /// Exchanges of places begun.
-    pub handoffs: u64,
-    /// Exchanges where the yielder followed.
-    pub swaps: u64,
     /// Switches to another thread.
     pub switches: u64,
     /// Times a vCPU got a CPU.

@@ -130,7 +130,7 @@ fn a_variant_of_ones_own_is_checked_too() {
     refused(
         "[host]",
         &own("kernel = \"windows\""),
-        "7:10: unknown variant `windows`, expected one of `stock`, `patched`, `compare`, `debian`",
+        "7:10: unknown variant `windows`, expected one of `stock`, `patched`, `compare`, `debian`, `debian-patched`",
     );
 }
 

@@ -11,17 +11,12 @@ const BUSY: &str = r#"{ do = "compute", ns = 50_000 }, { do = "spinlock", ns = 5
     { do = "call", ns = 1_000 }"#;
 
 /// Of each kind one.
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 9] = [
     "stock",
     "receiver-first",
     "penalty",
     "credit",
     "transfer",
-    "advance",
-    "no-lend",
-    "with-transfer",
-    "exact-handoff",
-    "with-handoff",
     "vmfirst",
     "v2",
     "v3",
@@ -110,18 +105,17 @@ fn no_lag_is_minted_by_yields() {
     }
 }
 
-/// Neither an exchange nor a turn that is lent nor a target that runs ahead takes anything
-/// from who yields: VMs that only compute gain nothing from one that yields all the time.
+/// Neither a turn that is passed nor a target that runs ahead takes anything from the VM that
+/// yields: VMs that only compute gain nothing from one that yields all the time.
 #[test]
 fn who_yields_keeps_its_share() {
     let steps = r#"{ do = "kernel", ns = 60_000 }, { do = "shootdown", ns = 2_000 }"#;
     let vms = vm(1, 8, 100, steps) + &vm(3, 8, 100, COMPUTE);
-    for variant in ["vmfirst", "with-transfer", "no-lend", "with-handoff"] {
+    for variant in ["vmfirst", "transfer"] {
         let host = host_of(&scenario(8, "flat", &vms), variant, 2_000);
         let (vms, _) = host.cpu_time();
         let stats = host.stats();
-        assert!(stats.handoffs + stats.advances > 1_000, "{variant}");
-        assert_eq!(stats.handoffs > 0, variant == "with-handoff");
+        assert!(stats.advances > 1_000, "{variant}");
         let share = share_of_first(&vms);
         assert!((0.24..0.26).contains(&share), "{variant}, {share}: {vms:?}");
     }
@@ -132,13 +126,13 @@ fn who_yields_keeps_its_share() {
 fn vms_that_yield_have_equal_shares() {
     let steps = r#"{ do = "compute", ns = 60_000 }, { do = "spinlock", ns = 3_000, locks = 2 },
         { do = "shootdown", ns = 2_000 }"#;
-    for variant in ["vmfirst", "with-handoff"] {
+    for variant in ["vmfirst", "transfer"] {
         let scenario = scenario(8, "flat", &vm(5, 8, 100, steps));
         let host = host_of(&scenario, variant, 1_000);
         let (vms, _) = host.cpu_time();
         let least = *vms.iter().min().unwrap() as f64 / vms.iter().sum::<u64>() as f64;
         let stats = host.stats();
-        assert!(stats.handoffs + stats.advances > 10_000, "{variant}");
+        assert!(stats.advances > 10_000, "{variant}");
         assert!(least > 0.97 / 5.0, "{variant}: {vms:?}");
     }
 }
@@ -202,9 +196,9 @@ type Case<'a> = (u64, u64, u64, &'a str, &'a str);
 const FAILED: [Case; 3] = [
     // Two vCPUs of a VM on one CPU pre-empted each other by the yields of all others.
     (7, 1, 8, "flat", "transfer"),
-    (7, 1, 8, "flat", "advance"),
+    (7, 1, 8, "flat", "vmfirst"),
     // The same with two VMs, each with one vCPU there.
-    (9, 2, 5, "flat", "advance"),
+    (9, 2, 5, "flat", "vmfirst"),
 ];
 
 /// CPU time is neither lost nor made: what VMs had is what CPUs gave, and nobody ran on two
@@ -256,7 +250,7 @@ fn cpu_time_is_kept_and_all_move() {
 }
 
 #[test]
-#[ignore = "14,784 hosts, 2 minutes: after a change of a policy"]
+#[ignore = "9,504 hosts, 2 minutes: after a change of a policy"]
 fn cpu_time_is_kept_and_all_move_everywhere() {
     use rayon::prelude::*;
     all_cases().into_par_iter().for_each(check_host);

@@ -6,10 +6,6 @@ use crate::weight::LoadWeight;
 /// How a yielder and its target settle (`/sys/kernel/directed_yield/mode`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Mode {
-    /// Everything as in a stock kernel, on one runqueue and across.
-    Off,
-    /// No service changes hands; handoff and advance, across runqueues, work.
-    Plain,
     /// Only Y pays: V moves ahead, all others of the queue gain.
     Penalty,
     /// Only T gains: V moves back, all others of the queue pay.
@@ -17,7 +13,7 @@ pub enum Mode {
     /// Y pays to T, nobody else gains or pays.
     Transfer,
     /// No service changes hands: T runs ahead, and pays by that itself
-    /// ([`debooster::borrower`]).
+    /// ([`debooster::loan`]).
     Lend,
 }
 
@@ -34,33 +30,16 @@ pub struct Tunables {
     /// In the modes penalty and credit a task settles once in this time: up to 10^9, 0 for
     /// no limit. Transfer needs none: debt bounds it.
     pub rate_window_ns: u64,
-    /// Who was picked less than this ago keeps its CPU against yields from other CPUs: up to
-    /// 10^6, 0 for never. Some switches and a few interrupt handlers long.
-    pub hold_ns: u64,
-    /// A target on another CPU may run there although it is not eligible.
-    pub advance: bool,
-    /// With a target on another CPU, the yielder's turn goes to who is next on its own.
-    pub lend: bool,
-    /// In mode lend, who yields on one CPU to and fro with the same task forfeits from so many
-    /// turns in a row on, each within `pair_window_ns`: up to 1,000, 0 for never.
-    pub lend_turns: u64,
-    /// A yielder and a target on another CPU exchange their places.
-    pub handoff: bool,
 }
 
 impl Default for Tunables {
-    /// The kernel's defaults (`directed_yield_sysfs.c`).
+    /// The kernel's defaults (`debooster_sysfs.c`).
     fn default() -> Self {
         Self {
             mode: Mode::Lend,
             granularity_ns: 0,
             pair_window_ns: 600_000,
             rate_window_ns: 6_000_000,
-            hold_ns: 10_000,
-            advance: true,
-            lend: true,
-            lend_turns: 0,
-            handoff: false,
         }
     }
 }
@@ -77,12 +56,6 @@ impl Tunables {
         }
         if self.rate_window_ns > 1_000_000_000 {
             return Err("rate_window_ns is at most 1000000000");
-        }
-        if self.hold_ns > 1_000_000 {
-            return Err("hold_ns is at most 1000000");
-        }
-        if self.lend_turns > 1_000 {
-            return Err("lend_turns is at most 1000");
         }
         Ok(())
     }
@@ -167,8 +140,6 @@ pub struct TaskState {
     pub gave: Option<(u64, u64)>,
     /// When it last settled in a mode that is limited (clock, ns).
     pub limited_at: Option<u64>,
-    /// Turns that it and whom it gave to have lent each other in a row.
-    pub turns: u64,
 }
 
 impl TaskState {
@@ -177,28 +148,6 @@ impl TaskState {
     pub fn reversed(&self, yielder: u64, now: u64, window: u64) -> bool {
         self.gave
             .is_some_and(|(to, at)| to == yielder && debooster::recent(now, at, window))
-    }
-
-    /// In mode lend: have `yielder`, whose state this is, and its `target`, whose is `other`,
-    /// lent each other so many turns in a row that the yielder forfeits instead
-    /// (`yield_turns_are_up`)? Remembers the yield, at clock `now`, ns.
-    pub fn turns_are_up(
-        &mut self,
-        yielder: u64,
-        target: u64,
-        other: &TaskState,
-        now: u64,
-        tunables: &Tunables,
-    ) -> bool {
-        if tunables.lend_turns == 0 {
-            return false;
-        }
-        self.turns = match other.reversed(yielder, now, tunables.pair_window_ns) {
-            true => other.turns.saturating_add(1),
-            false => 0,
-        };
-        self.gave = Some((target, now));
-        self.turns >= tunables.lend_turns
     }
 
     /// One settlement in a window for each yielding task (`yield_rate_allows`). Uses it up.
@@ -237,7 +186,7 @@ pub enum Settlement {
 /// Why nothing was settled: the yield is then a stock one, with its forfeit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Refusal {
-    /// The mode is off, plain or lend.
+    /// The mode is lend.
     Mode,
     /// The two do not compete on one level (`refused_level`).
     Level,
@@ -276,7 +225,7 @@ pub fn settle(
     let need = total_need(y.to);
     let amount = need + debooster::margin(y.n, gran, to.slice, damped);
     let settlement = match tunables.mode {
-        Mode::Off | Mode::Plain | Mode::Lend => return Err(Refusal::Mode),
+        Mode::Lend => return Err(Refusal::Mode),
         Mode::Penalty => Settlement::Penalty {
             virtual_ns: debooster::penalty(from.load.calc_delta_fair(gran), y.gap, y.n, damped),
         },

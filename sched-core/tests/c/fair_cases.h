@@ -131,3 +131,81 @@ static u64 case_reweight(const u64 *a)
 	reweight_eevdf(&se, a[0], a[6]);
 	return mix(se.vruntime, se.deadline);
 }
+
+/* One of the tree by @pick, or NULL: for half of all, and if the tree is empty. */
+static struct sched_entity *one_of(struct world *w, const u64 *a, u64 pick)
+{
+	int n = a[1] & 3;
+
+	return n && pick & 4 ? &w->se[(pick & 3) % n] : NULL;
+}
+
+static u64 case_overdue(const u64 *a)
+{
+	struct world w;
+
+	return a[1] & 3 && cfs_rq_overdue(world_of(&w, a), a[22]);
+}
+
+static u64 case_pick_queued(const u64 *a)
+{
+	struct world w;
+	struct sched_entity *se = pick_queued(world_of(&w, a), a[22]);
+
+	return se ? se - w.se : 9;
+}
+
+/* a[22] to a[23]: the next buddy, why, a tick since, the current one lends. */
+static struct cfs_rq *lent_world_of(struct world *w, const u64 *a)
+{
+	struct cfs_rq *q = world_of(w, a);
+
+	q->next = one_of(w, a, a[22]);
+	q->next_by = a[23] % 3;
+	q->lent_at = jiffies - (a[23] >> 2 & 1);
+	q->lent = 1;
+	w->curr.lends = a[23] >> 3 & 1;
+	return the_queue = q;
+}
+
+static u64 case_next_may_run(const u64 *a)
+{
+	struct world w;
+	struct cfs_rq *q = lent_world_of(&w, a);
+
+	return q->next ? next_may_run(q) : 9;
+}
+
+static u64 case_pass_turn(const u64 *a)
+{
+	struct world w;
+	struct cfs_rq *q = lent_world_of(&w, a);
+
+	return pass_turn(NULL, q, &w.curr) ? q->next - w.se : 9;
+}
+
+/* The first one of the tree wakes up; a[23], bit 4: it is moved here, and sleeps. */
+static u64 case_wakeup(const u64 *a)
+{
+	struct world w;
+	struct cfs_rq *q = lent_world_of(&w, a);
+	struct task_struct curr = { .se = w.curr }, p = { .se = w.se[0] };
+	bool preempts;
+
+	if (!(a[1] & 3))
+		return 8;
+	q->curr = &curr.se;
+	p.se.sched_delayed = a[23] >> 4 & 1;
+	preempts = loans_see_wakeup(&curr, &p);
+	return mix(preempts, q->next == &p.se && q->next_by == NEXT_WOKEN);
+}
+
+/* Who wakes up: bits 0 and 1 whether it lends; a process, 2, and the current task's, 3. */
+static u64 case_takes_turns(const u64 *a)
+{
+	struct mm_struct *mm = a[0] & 4 ? (struct mm_struct *)&jiffies : NULL;
+	struct task_struct curr = { .mm = a[0] & 8 ? mm : NULL };
+	struct task_struct p = { .mm = mm, .se.lends = a[0] & 3 };
+
+	return takes_turns_with(&curr, &p);
+}

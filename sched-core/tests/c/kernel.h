@@ -18,6 +18,7 @@ typedef unsigned __int128 u128;
 #define min(a, b)	((a) < (b) ? (a) : (b))
 #define max(a, b)	((a) > (b) ? (a) : (b))
 #define max_t(t, a, b)	max((t)(a), (t)(b))
+#define min_t(t, a, b)	min((t)(a), (t)(b))
 #define clamp(v, lo, hi) ((v) < (lo) ? (lo) : (v) > (hi) ? (hi) : (v))
 #define likely(x)	(x)
 #define unlikely(x)	(x)

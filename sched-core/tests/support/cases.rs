@@ -1,7 +1,10 @@
 //! The functions that exist in both languages, and what to feed them. Also compiled into the
 //! mutants' worker, which has nothing but `sched_core`.
 
-use sched_core::ipi::word;
+use std::sync::atomic::AtomicU32;
+
+use sched_core::ipi::eoi::{Asked, Sequence};
+use sched_core::ipi::{answer, word};
 use sched_core::{debooster, ext};
 
 use super::inputs::Arg;
@@ -88,59 +91,103 @@ pub const YIELD_MATH: &[Case] = &[
     },
 ];
 
-/// `arch/x86/kvm/ipi_link_word.h`.
-pub const IPI_LINK_WORD: &[Case] = &[
+/// `arch/x86/kvm/ipi_eoi_word.h`.
+pub const IPI_EOI_WORD: &[Case] = &[
     Case {
-        name: "ipi_link_pack",
-        args: &[Arg::U32, Arg::U8],
-        c: "ipi_link_pack(a[0], a[1])",
-        rust: |a| word::pack(a[0] as u32, a[1] as u8).into(),
+        name: "ipi_eoi_cookie",
+        args: &[Arg::U32, Arg::U32, Arg::U8],
+        c: "ipi_eoi_cookie(ipi_eoi_seq_after(a[0] & IPI_EOI_SEQ), a[1], a[2])",
+        rust: |a| {
+            let mut sequence = Sequence::of(a[0] as u32);
+            sequence.cookie(a[1] as u32, a[2] as u8).into()
+        },
     },
     Case {
-        name: "ipi_link_receiver",
-        args: &[Arg::U32],
-        c: "ipi_link_receiver(a[0])",
-        rust: |a| word::receiver(a[0] as u32).into(),
-    },
-    Case {
-        name: "ipi_link_vector",
-        args: &[Arg::U32],
-        c: "ipi_link_vector(a[0])",
-        rust: |a| word::vector(a[0] as u32).into(),
-    },
-    Case {
-        name: "ipi_link_expired",
-        args: &[Arg::U32, Arg::U32, Arg::U32],
-        c: "ipi_link_expired(a[0], a[1], a[2])",
-        rust: |a| word::expired(a[0] as u32, a[1] as u32, a[2] as u32).into(),
+        // Of its own vector as often as of another one; then one sender of two asks.
+        name: "ipi_eoi_phases",
+        args: &[Arg::U32, Arg::U8, Arg::Flag],
+        c: "({ u32 w = a[0]; u8 v = a[1] & 1 ? w >> 12 : a[1]; \
+            if (ipi_eoi_concerns(w, v) && !a[2]) w &= ~IPI_EOI_VALID; \
+            (u64)w << 1 | ipi_eoi_acked(w, a[0] ^ (a[1] >> 1 & 1)); })",
+        rust: |a| {
+            let word = a[0] as u32;
+            let vector = if a[1] & 1 == 1 {
+                (word >> 12) as u8
+            } else {
+                a[1] as u8
+            };
+            let asked = Asked(AtomicU32::new(word));
+            asked.eoi(vector, || a[2] != 0);
+            let acked = asked.acked(word ^ (a[1] as u32 >> 1 & 1));
+            u64::from(asked.word()) << 1 | u64::from(acked)
+        },
     },
 ];
 
-/// The same header, from the patch that follows several receivers and EOIs on.
-pub const IPI_LINK_WORD_MANY: &[Case] = &[
+/// `arch/x86/kvm/ipi_record_word.h`.
+pub const IPI_RECORD_WORD: &[Case] = &[
     Case {
-        name: "ipi_link_look_at",
+        name: "ipi_record_pack",
+        args: &[Arg::U32, Arg::U8],
+        c: "ipi_record_pack(a[0], a[1])",
+        rust: |a| word::pack(a[0] as u32, a[1] as u8).into(),
+    },
+    Case {
+        name: "ipi_record_receiver",
+        args: &[Arg::U32],
+        c: "ipi_record_receiver(a[0])",
+        rust: |a| word::receiver(a[0] as u32).into(),
+    },
+    Case {
+        name: "ipi_record_vector",
+        args: &[Arg::U32],
+        c: "ipi_record_vector(a[0])",
+        rust: |a| word::vector(a[0] as u32).into(),
+    },
+    Case {
+        name: "ipi_record_look_at",
         args: &[Arg::U32, Arg::U32],
-        c: "ipi_link_look_at(a[0], a[1])",
+        c: "ipi_record_look_at(a[0], a[1])",
         rust: |a| word::look_at(a[0] as u32, a[1] as u32).into(),
     },
     Case {
-        name: "ipi_link_seq_after",
+        name: "ipi_record_expired",
+        args: &[Arg::U32, Arg::U32, Arg::U32],
+        c: "ipi_record_expired(a[0], a[1], a[2])",
+        rust: |a| word::expired(a[0] as u32, a[1] as u32, a[2] as u32).into(),
+    },
+    Case {
+        name: "ipi_record_same_burst",
+        args: &[Arg::Burst, Arg::U8],
+        c: "ipi_record_same_burst(a[0], ipi_record_pack(a[0] >> 32, a[1] & 3))",
+        rust: |a| {
+            let next = word::pack((a[0] >> 32) as u32, a[1] as u8 & 3);
+            word::same_burst(a[0] as u32, next).into()
+        },
+    },
+    Case {
+        name: "ipi_record_leave",
         args: &[Arg::U32],
-        c: "ipi_link_seq_after(a[0])",
-        rust: |a| word::seq_after(a[0] as u32).into(),
+        c: "({ u32 w = a[0]; u64 l = ipi_record_leave(&w); l << 32 | w; })",
+        rust: |a| {
+            let mut word = a[0] as u32;
+            let left = word::leave(&mut word);
+            u64::from(left) << 32 | u64::from(word)
+        },
     },
     Case {
-        name: "ipi_link_acked",
-        args: &[Arg::U32, Arg::U32],
-        c: "ipi_link_acked(a[0], a[1])",
-        rust: |a| word::acked(a[0] as u32, a[1] as u32).into(),
+        name: "ipi_record_answer",
+        args: &[Arg::U8],
+        c: "ipi_record_answer(a[0] & 0x3f)",
+        rust: |a| answer::answer(a[0] as u32 & 0x3f) as u64,
     },
     Case {
-        name: "ipi_link_constants",
+        name: "ipi_record_constants",
         args: &[],
-        c: "IPI_LINK_PROBES ^ (u64)IPI_LINK_MANY << 8 ^ (u64)IPI_LINK_SEQ << 16",
-        rust: |_| u64::from(word::PROBES) ^ u64::from(word::MANY) << 8 ^ u64::from(word::SEQ) << 16,
+        c: "IPI_RECORD_PROBES ^ (u64)IPI_RECORD_MULTICAST << 8 ^ (u64)IPI_RECORD_OPEN << 16",
+        rust: |_| {
+            u64::from(word::PROBES) ^ u64::from(word::MULTICAST) << 8 ^ u64::from(word::OPEN) << 16
+        },
     },
 ];
 

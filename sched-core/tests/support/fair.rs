@@ -1,6 +1,9 @@
-//! `kernel/sched/fair.c` beside [`sched_core::eevdf`]: a queue made of numbers, as
+//! `kernel/sched/fair.c`, the stock one and as the series changes it, beside
+//! [`sched_core::eevdf`] and [`sched_core::debooster::loan`]: a queue made of numbers, as
 //! tests/c/fair_cases.h makes it.
 
+use sched_core::debooster::Host;
+use sched_core::debooster::loan::{self, By, Next};
 use sched_core::eevdf::{self, Average, Entity, Join, Pick};
 use sched_core::weight::LoadWeight;
 
@@ -53,7 +56,25 @@ pub const FUNCTIONS: &[&str] = &[
     "update_deadline",
     "reweight_eevdf",
     "place_entity",
+    "loan_limit",
+    "cfs_rq_overdue",
+    "next_woken",
+    "entity_may_run_ahead",
+    "set_next",
+    "lend_next",
+    "next_noted_may_run",
+    "next_may_run",
+    "pick_queued",
+    "pick_borrower",
+    "takes_turns_with",
+    "loans_see_wakeup",
+    "pass_turn",
 ];
+
+const HOST: Host = Host {
+    tick: TICK,
+    base_slice: BASE_SLICE,
+};
 
 /// Numbers an input.
 pub const NARGS: usize = 29;
@@ -156,6 +177,81 @@ pub const FAIR: &[Case] = &[
             mix(e.vruntime, e.deadline)
         },
     },
+    Case {
+        name: "cfs_rq_overdue",
+        args: &world::<23>(World, &[Span]),
+        c: "case_overdue(a)",
+        rust: |a| {
+            let q = Queue::new(a);
+            let overdue = loan::overdue(q.waiting(), &q.average, q.curr.as_ref(), a[22]);
+            // The kernel asks where somebody waits.
+            (q.len > 0 && overdue).into()
+        },
+    },
+    Case {
+        name: "pick_queued",
+        args: &world::<23>(World, &[Span]),
+        c: "case_pick_queued(a)",
+        rust: |a| {
+            let q = Queue::new(a);
+            let who = loan::earliest(q.waiting(), &q.average, q.curr.as_ref(), a[22]);
+            who.map_or(9, |who| who as u64)
+        },
+    },
+    Case {
+        name: "next_may_run",
+        args: &world::<24>(World, &[U8, U8]),
+        c: "case_next_may_run(a)",
+        rust: |a| {
+            let q = Queue::new(a).lent(a);
+            let curr = q.curr.as_ref();
+            let may = |next| loan::next_may_run(q.waiting(), &q.average, curr, next, &HOST);
+            q.next(a).map_or(9, |next| may(next).into())
+        },
+    },
+    Case {
+        name: "pass_turn",
+        args: &world::<24>(Running, &[U8, U8]),
+        c: "case_pass_turn(a)",
+        rust: |a| {
+            let q = Queue::new(a).lent(a);
+            let curr = q.curr.unwrap();
+            let to = loan::pass_turn(q.waiting(), &q.average, &curr, q.next(a), &HOST);
+            to.map_or(9, |to| to as u64)
+        },
+    },
+    Case {
+        name: "loans_see_wakeup",
+        args: &world::<24>(Running, &[U8, U8]),
+        c: "case_wakeup(a)",
+        rust: |a| {
+            let q = Queue::new(a).lent(a);
+            let curr = q.curr.unwrap();
+            if q.len == 0 {
+                return 8;
+            }
+            if a[23] & 16 != 0 {
+                return mix(0, 0);
+            }
+            let preempts = loan::gives_way(q.waiting(), &q.average, &curr, 0);
+            mix(preempts.into(), 1)
+        },
+    },
+    Case {
+        name: "takes_turns_with",
+        args: &[U8],
+        c: "case_takes_turns(a)",
+        rust: |a| {
+            let load = LoadWeight::from_nice(0);
+            let woken = Entity {
+                lends: a[0] as u8 & 3,
+                ..Entity::new(load, BASE_SLICE)
+            };
+            // A kernel thread is nobody's sibling.
+            let sibling = a[0] & 12 == 12;
+            loan::takes_turns(&woken, sibling).into()
+        },
+    },
 ];
 
 struct Queue {
@@ -186,6 +282,33 @@ impl Queue {
             len,
             curr,
         }
+    }
+}
+
+impl Queue {
+    /// Numbers as tests/c/fair_cases.h takes them: the current one lends or not.
+    fn lent(mut self, a: &[u64]) -> Self {
+        if let Some(curr) = &mut self.curr {
+            curr.lends = a[23] as u8 & 8;
+        }
+        self
+    }
+
+    /// The next buddy.
+    fn next(&self, a: &[u64]) -> Option<Next> {
+        let there = self.len > 0 && a[22] & 4 != 0;
+        let fresh = a[23] & 4 == 0;
+        let by = match a[23] % 3 {
+            0 => By::Hint,
+            1 => By::Lent { fresh },
+            _ => By::Woken,
+        };
+        let who = (a[22] & 3) as usize % self.len.max(1);
+        there.then_some(Next { who, by })
+    }
+
+    fn waiting(&self) -> &[Entity] {
+        &self.tree[..self.len]
     }
 }
 

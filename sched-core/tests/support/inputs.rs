@@ -11,6 +11,8 @@ pub enum Arg {
     U8,
     /// 0 or 1.
     Flag,
+    /// A word of a record, valid and open as often as not, and above it any receiver.
+    Burst,
     /// A number of tasks: mostly up to 20.
     Count,
     /// A weight as the kernel has it, 2 to 2^20.
@@ -77,6 +79,8 @@ impl Inputs {
             Arg::U32 => self.wide() & u64::from(u32::MAX),
             Arg::U8 => r & 0xff,
             Arg::Flag => r & 1,
+            // The vector is one of four.
+            Arg::Burst => r & 0xffff_ffff_f030_3fff,
             Arg::Count if r & 7 == 0 => self.wide() & u64::from(u32::MAX),
             Arg::Count => r >> 8 & 0x1f,
             Arg::Weight => self.weight(1 << 20),

@@ -4,6 +4,7 @@ pub mod cases;
 pub mod fair;
 pub mod inputs;
 pub mod source;
+pub mod spin;
 pub mod worker;
 
 pub use cases::Case;

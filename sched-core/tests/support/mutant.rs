@@ -14,8 +14,8 @@ fn main() {
     let name = std::env::args().nth(1).unwrap();
     let case = cases::YIELD_MATH
         .iter()
-        .chain(cases::IPI_LINK_WORD)
-        .chain(cases::IPI_LINK_WORD_MANY)
+        .chain(cases::IPI_RECORD_WORD)
+        .chain(cases::IPI_EOI_WORD)
         .chain(cases::SCX_POLICY)
         .find(|case| case.name == name)
         .unwrap();

@@ -10,7 +10,7 @@ pub fn topics_dir() -> PathBuf {
 }
 
 /// Topics whose C the differential tests compile, in the order in which they are applied.
-const TOPICS: [&str; 2] = ["statistics", "directed-yield"];
+const TOPICS: [&str; 3] = ["statistics", "directed-yield", "debooster"];
 
 /// All patches of these topics, in order.
 pub fn patches() -> Vec<PathBuf> {
@@ -28,21 +28,56 @@ pub fn patches() -> Vec<PathBuf> {
 pub fn header(path: &str) -> String {
     let dir = tempfile::tempdir().unwrap();
     for patch in patches() {
-        let text = fs::read_to_string(&patch).unwrap();
-        if !text.contains(&format!("diff --git a/{path} ")) {
-            continue;
-        }
-        let status = Command::new("git")
-            .current_dir(dir.path())
-            .env("GIT_CEILING_DIRECTORIES", dir.path().parent().unwrap())
-            .args(["apply", "--include", path])
-            .arg(&patch)
-            .status()
-            .unwrap();
-        assert!(status.success(), "git apply {}", patch.display());
+        apply(dir.path(), &patch, path);
     }
     fs::read_to_string(dir.path().join(path))
         .unwrap_or_else(|_| panic!("no patch of the series makes {path}"))
+}
+
+/// The lines that the series adds to `path`, for functions that are new there.
+pub fn added(path: &str) -> String {
+    let begin = format!("diff --git a/{path} ");
+    let mut lines = String::new();
+    for patch in patches() {
+        let text = fs::read_to_string(&patch).unwrap();
+        let Some(at) = text.find(&begin) else {
+            continue;
+        };
+        let of_path = text[at..].lines().skip(1);
+        let of_path = of_path.take_while(|line| !line.starts_with("diff --git "));
+        for line in of_path.filter_map(|line| line.strip_prefix('+')) {
+            lines += line;
+            lines += "\n";
+        }
+    }
+    lines
+}
+
+/// A file of the stock kernel, `text`, after all patches of the series.
+pub fn patched(path: &str, text: &str) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join(path);
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::write(&file, text).unwrap();
+    for patch in patches() {
+        apply(dir.path(), &patch, path);
+    }
+    fs::read_to_string(file).unwrap()
+}
+
+fn apply(dir: &Path, patch: &Path, path: &str) {
+    let text = fs::read_to_string(patch).unwrap();
+    if !text.contains(&format!("diff --git a/{path} ")) {
+        return;
+    }
+    let status = Command::new("git")
+        .current_dir(dir)
+        .env("GIT_CEILING_DIRECTORIES", dir.parent().unwrap())
+        .args(["apply", "--include", path])
+        .arg(patch)
+        .status()
+        .unwrap();
+    assert!(status.success(), "git apply {}", patch.display());
 }
 
 /// Debian's package of the kernel's source has it here.

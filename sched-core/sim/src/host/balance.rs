@@ -83,11 +83,7 @@ impl Host {
             let state = &self.tasks[*task as usize];
             let hot = self.now - state.ran_until < HOT_NS;
             let waits = state.place == Where::Waiting;
-            waits
-                && !state.pinned
-                && state.swap.is_none()
-                && cpu.curr != Some(*task)
-                && !(keep_hot && hot)
+            waits && !state.pinned && cpu.curr != Some(*task) && !(keep_hot && hot)
         });
         movable.min_by_key(|task| self.tasks[*task as usize].ran_until)
     }

@@ -47,7 +47,7 @@ impl Host {
             tunables: debooster::Tunables {
                 mode: match policy.mode {
                     Mode::Ours(mode) => mode,
-                    Mode::V2 | Mode::V3 | Mode::Hier => CoreMode::Off,
+                    Mode::Off | Mode::V2 | Mode::V3 | Mode::Hier => CoreMode::Lend,
                 },
                 ..policy.tunables
             },
@@ -122,7 +122,7 @@ impl Host {
                 Vcpu {
                     blocking: true,
                     wants_to_run: true,
-                    timer_vector: 0xec,
+                    scheduled_out: true,
                     ..Vcpu::default()
                 };
                 spec.vcpus.as_ref().get() as usize
@@ -147,7 +147,6 @@ impl Host {
             record: Record::default(),
             compare: Compared::default(),
             yields: TaskState::default(),
-            swap: None,
             yielded_to_at: None,
             polling: Polling::default(),
             waiting_since: 0,

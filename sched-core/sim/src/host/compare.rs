@@ -1,7 +1,7 @@
 //! The comparison variants `v2`, `v3` and `hier`, as `kernel-patches/linux-6.12/compare`
 //! does them (`directed_yield_compare.c`, `ipi_compare.h`).
 
-use sched_core::cascade::{Rank, Vcpu};
+use sched_core::cascade::{Reason, Vcpu};
 use sched_core::debooster::{self, Settlement};
 use sched_core::scan::YieldTo;
 
@@ -155,7 +155,11 @@ impl Host {
             if idx == index || !vcpu.ready || !speaks || (!answers && !vcpu.every_other_time()) {
                 continue;
             }
-            match self.yield_to(me, first + idx, answers.then_some(Rank::Ipi)) {
+            let reason = match answers {
+                true => Reason::Ipi,
+                false => vcpu.reason(),
+            };
+            match self.yield_to(me, first + idx, reason) {
                 YieldTo::Taken => {
                     *boosted = idx;
                     return true;

@@ -1,5 +1,6 @@
 //! Queueing, picking and switching: the fair class of 6.12 around sched-core's arithmetic.
 
+use sched_core::debooster::loan;
 use sched_core::eevdf::{Entity, Join};
 use sched_core::weight::LoadWeight;
 
@@ -261,19 +262,34 @@ impl Host {
         let Some(curr) = self.cpus[cpu].curr else {
             return self.resched(cpu);
         };
-        if self.cpus[cpu].resched || self.is_vmf(curr) {
+        if self.is_vmf(curr) {
+            return;
+        }
+        let takes_turns = self.takes_turns_with(curr, task);
+        if !takes_turns {
+            self.path(task, Queue::wake);
+        }
+        if self.cpus[cpu].resched {
             return;
         }
         let (from, to) = (self.group(curr, cpu), self.group(task, cpu));
-        let root = &self.cpus[cpu].root;
-        let wins = match (from, to) {
-            (Some(a), Some(b)) if a == b => self.groups[a].queue.pick_eevdf() == Some(task),
-            (_, Some(group)) => root.pick_eevdf() == Some(GROUP | group as u32),
-            (_, None) => root.pick_eevdf() == Some(task),
+        let (queue, id) = match (from, to) {
+            (Some(a), Some(b)) if a == b => (&self.groups[a].queue, task),
+            (_, Some(group)) => (&self.cpus[cpu].root, GROUP | group as u32),
+            (_, None) => (&self.cpus[cpu].root, task),
         };
+        let wins = !takes_turns && queue.gives_way(id) || queue.pick_eevdf() == Some(id);
         if wins {
             self.resched(cpu);
         }
+    }
+
+    /// Does a task that became runnable take turns with the one that runs there?
+    fn takes_turns_with(&mut self, curr: TaskId, task: TaskId) -> bool {
+        let vm = self.tasks[task as usize].vm;
+        let sibling = vm != NO_VM && vm == self.tasks[curr as usize].vm;
+        let entity = self.level(task).entity(task);
+        entity.is_some_and(|entity| loan::takes_turns(entity, sibling))
     }
 
     fn pick(&mut self, cpu: usize) -> Option<TaskId> {
@@ -324,9 +340,6 @@ impl Host {
         self.cpus[cpu].resched = false;
         self.to_resched.retain(|other| *other != cpu as u32);
         self.rearm(cpu);
-        if let Some(task) = prev {
-            self.follow(task);
-        }
     }
 
     fn switch(&mut self, cpu: usize, prev: Option<TaskId>, next: Option<TaskId>) {

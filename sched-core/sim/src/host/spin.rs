@@ -1,7 +1,7 @@
-//! A spin exit: whom KVM yields to, by sched-core's records, cascade and scan.
+//! A spin exit: which vCPU KVM yields to, by sched-core's records, cascade and scan.
 
-use sched_core::cascade::{self, Outcome, Rank, Vcpu};
-use sched_core::ipi::word;
+use sched_core::cascade::{self, Outcome, Reason, Vcpu};
+use sched_core::ipi::{Awaited, Receivers, word};
 use sched_core::scan::{self, YieldTo};
 
 use super::{Host, TaskId, Where};
@@ -35,6 +35,7 @@ impl Host {
         let Some(seen) = self.seen(task) else { return };
         seen.ready = could_go_on;
         seen.blocking = !could_go_on;
+        seen.scheduled_out = true;
         seen.preempted = could_go_on;
         seen.in_kernel = in_kernel;
         seen.irqs_off = irqs_off || handling;
@@ -51,7 +52,7 @@ impl Host {
     pub(super) fn seen_in(&mut self, task: TaskId) {
         if let Some(seen) = self.seen(task) {
             (seen.ready, seen.blocking, seen.preempted) = (false, false, false);
-            (seen.spins, seen.irqs_off) = (false, false);
+            (seen.spins, seen.irqs_off, seen.scheduled_out) = (false, false, false);
             self.spin_in_hope(task);
         }
     }
@@ -84,13 +85,18 @@ impl Host {
             return;
         }
         let first = self.vms[self.tasks[task as usize].vm as usize].first;
-        let ticks = (self.now / self.times.tick) as u32;
+        let (now, window) = self.record_ticks();
         let record = &mut self.tasks[task as usize].record;
-        match *receivers {
-            [one] => record.sent_to(one - first, vector, ticks),
-            _ if !self.policy.ipi_multicast => record.clear(),
-            _ => record.sent_to_many(receivers.iter().map(|r| r - first), vector, ticks),
+        for receiver in receivers {
+            record.sent(receiver - first, vector, now, window);
         }
+    }
+
+    /// The time and the window of records, in ticks.
+    fn record_ticks(&self) -> (u32, u32) {
+        let tick = self.times.tick;
+        let window = word::window_ticks(self.policy.ipi_window_ns, tick);
+        ((self.now / tick) as u32, window)
     }
 
     /// A vCPU has spun for the window (`kvm_vcpu_on_spin`).
@@ -148,22 +154,36 @@ impl Host {
         if self.policy.compare.is_some() {
             return self.compare_search(me, index, seen, boosted);
         }
-        if self.policy.ipi_tracking {
-            let ticks = (self.now / self.times.tick) as u32;
-            let window = word::window_ticks(self.policy.ipi_window_ns, self.times.tick);
-            let look = |idx: u32| seen.get(idx as usize);
-            let record = &mut self.tasks[me as usize].record;
-            let awaited = record.awaited(index, ticks, window, look);
-            let (first, ranks) = (me - index, self.policy.ranks);
-            let attempt =
-                |to: u32, rank| self.yield_to(me, first + to, Some(rank)) == YieldTo::Taken;
-            match cascade::cascade(index, awaited, true, seen, boosted, ranks, attempt) {
-                Outcome::Yielded(..) => return true,
-                Outcome::Served => return false,
-                Outcome::Scan => {}
-            }
+        let first = me - index;
+        let receivers = self.receivers(me, index, seen);
+        if receivers == Receivers::default() {
+            return self.scan(me, index, seen, boosted);
         }
-        self.scan(me, index, seen, boosted)
+        let attempt = |to: u32, reason| self.yield_to(me, first + to, reason);
+        match cascade::cascade(
+            index,
+            Awaited::One,
+            |_| receivers,
+            true,
+            seen,
+            boosted,
+            attempt,
+        ) {
+            Outcome::Yielded(..) => true,
+            Outcome::Served | Outcome::Nobody => false,
+        }
+    }
+
+    fn receivers(&mut self, me: TaskId, index: u32, seen: &[Vcpu]) -> Receivers {
+        if !self.policy.ipi_tracking {
+            return Receivers::default();
+        }
+        let (now, window) = self.record_ticks();
+        let record = &mut self.tasks[me as usize].record;
+        match cascade::worth_asking(index, record.awaited(true), seen) {
+            true => record.receivers(now, window, |idx| seen.get(idx as usize)),
+            false => Receivers::default(),
+        }
     }
 
     fn scan(&mut self, me: TaskId, index: u32, seen: &mut [Vcpu], boosted: &mut u32) -> bool {
@@ -171,16 +191,18 @@ impl Host {
         self.tasks[me as usize].guest.overhead += look;
         let first = me - index;
         self.toggled = seen.iter().any(|vcpu| vcpu.spins && vcpu.ready);
-        let rescan = self.policy.spin_rescan;
-        scan::scan(index, true, rescan, seen, boosted, |to| {
-            self.yield_to(me, first + to, None)
-        })
-        .is_some()
+        let stock = self.policy.stock_scan;
+        let attempt = |to: u32, reason| self.yield_to(me, first + to, reason);
+        let taken = match stock {
+            true => scan::stock(index, true, seen, boosted, attempt),
+            false => scan::scan(index, true, seen, boosted, attempt),
+        };
+        taken.is_some()
     }
 
     /// `kvm_vcpu_yield_to` and the first half of `yield_to`: is there anything to gain, and
     /// is the target there to be helped?
-    pub(super) fn yield_to(&mut self, me: TaskId, target: TaskId, rank: Option<Rank>) -> YieldTo {
+    pub(super) fn yield_to(&mut self, me: TaskId, target: TaskId, reason: Reason) -> YieldTo {
         self.stats.yield_attempts += 1;
         let (from, to) = (&self.tasks[me as usize], &self.tasks[target as usize]);
         let (cpu, other) = (from.cpu as usize, to.cpu as usize);
@@ -190,24 +212,23 @@ impl Host {
         if to.place != Where::Waiting || from.class != to.class {
             return YieldTo::NotTaken;
         }
-        self.count_hit(target, rank, cpu == other);
         self.tasks[me as usize].guest.overhead += self.costs.yielding;
-        self.tasks[target as usize].yielded_to_at = Some(self.now);
         match self.is_vmf(me) {
             true => self.vmf_yield(me, target),
-            false => self.directed_yield(me, target),
+            false if !self.directed_yield(me, target) => return YieldTo::NotTaken,
+            false => {}
         }
+        self.count_hit(reason, cpu == other);
+        self.tasks[target as usize].yielded_to_at = Some(self.now);
         YieldTo::Taken
     }
 
-    fn count_hit(&mut self, target: TaskId, rank: Option<Rank>, same_cpu: bool) {
-        let in_kernel = self.tasks[target as usize].guest.in_kernel();
-        let hits = match rank {
-            Some(Rank::Ipi | Rank::Answer) => &mut self.stats.hits_ipi,
-            Some(Rank::Irq) => &mut self.stats.hits_irq,
-            Some(Rank::IrqsOff | Rank::Kernel) => &mut self.stats.hits_kernel,
-            None if in_kernel => &mut self.stats.hits_kernel,
-            Some(Rank::Relaxed) | None => &mut self.stats.hits_relaxed,
+    fn count_hit(&mut self, reason: Reason, same_cpu: bool) {
+        let hits = match reason {
+            Reason::Ipi | Reason::Answer => &mut self.stats.hits_ipi,
+            Reason::Irq => &mut self.stats.hits_irq,
+            Reason::Kernel => &mut self.stats.hits_kernel,
+            Reason::Relaxed => &mut self.stats.hits_relaxed,
         };
         *hits += 1;
         if same_cpu {
