@@ -1,12 +1,21 @@
 /*
  * A guest without an operating system that knows who waits for whom.
  *
- * Its vCPUs compute, and now and then one waits for another in one of four ways:
+ * Its vCPUs compute, and now and then one waits for another in one of five ways:
  *
  *   truth-call   an interrupt to one vCPU, whose handler answers
  *   truth-all    the same to all vCPUs at once, as a TLB shootdown does
  *   truth-wake   an interrupt to one vCPU, which answers after it, from its loop
  *   truth-lock   a spinlock, held with interrupts off
+ *
+ * or calls a set of vCPUs that isn't all of the others, as Linux does it in each mode of
+ * the APIC; the name tells how many, and how:
+ *
+ *   truth-2-xapic   an interrupt to each, by MMIO
+ *   truth-2-x2apic  an interrupt to each, by MSR
+ *   truth-2-cluster an interrupt to each cluster, by MSR and logical ids
+ *
+ * and the same for 3, half (N/2) and but2 (N-2).
  *
  * After the window it tells each wait on the console, in TRUTH lines,
  * all in hexadecimal: the TSC at the window's begin, then for each wait who waited,
@@ -31,6 +40,17 @@ typedef uint8_t u8;
 #define ICR_INIT	0x4500
 #define ICR_STARTUP	0x4600
 #define ICR_ALL_BUT_SELF 0xc0000
+#define ICR_LOGICAL	0x800
+/* As registers in memory. */
+#define XAPIC		0xfee00000ull
+#define XAPIC_ID	0x20
+#define XAPIC_EOI	0xb0
+#define XAPIC_SPURIOUS	0xf0
+#define XAPIC_ICR	0x300
+#define XAPIC_ICR2	0x310
+#define PAGE_WRITABLE	0x3
+#define PAGE_LARGE	0x80
+#define PAGE_UNCACHED	0x10
 
 #define VECTOR_CALL	0x40
 #define VECTOR_WAKE	0x41
@@ -67,13 +87,17 @@ struct cpu {
 	struct wait wait[WAITS];
 } __attribute__((aligned(64)));
 
-enum kind { CALL, ALL, WAKE, LOCK };
+enum kind { CALL, ALL, SOME, WAKE, LOCK };
+enum mode { X2APIC, XAPIC_MODE, CLUSTER };
 
 u8 stacks[MAX_CPUS][STACK_SIZE] __attribute__((aligned(16)));
 volatile u32 started;
 static struct cpu cpus[MAX_CPUS];
 static u32 nr_cpus;
 static enum kind kind;
+static enum mode mode;
+/* To how many a call of some goes. */
+static u32 some;
 static volatile u32 ready, stop, ended;
 /* The TSC at the order, and when the window is from then on, in ns. */
 static u64 ordered, begin_ns, end_ns;
@@ -130,6 +154,48 @@ static inline struct cpu *me(void)
 
 	asm volatile("movl %%gs:0, %0" : "=r"(id));
 	return &cpus[id];
+}
+
+static inline volatile u32 *xapic(u32 reg)
+{
+	return (volatile u32 *)(XAPIC + reg);
+}
+
+static void end_of_interrupt(void)
+{
+	if (mode == XAPIC_MODE)
+		*xapic(XAPIC_EOI) = 0;
+	else
+		write_msr(X2APIC_EOI, 0);
+}
+
+/* One interrupt; @to is an id, or a logical one. */
+static void send(u32 to, u32 low)
+{
+	if (mode == XAPIC_MODE) {
+		*xapic(XAPIC_ICR2) = to << 24;
+		*xapic(XAPIC_ICR) = low;
+	} else {
+		write_msr(X2APIC_ICR, (u64)to << 32 | low);
+	}
+}
+
+/* An interrupt to each of @targets, or to each cluster of 16 with some of them. */
+static void send_to(u64 targets, u32 vector)
+{
+	u32 cluster;
+
+	if (mode != CLUSTER) {
+		for (; targets; targets &= targets - 1)
+			send(__builtin_ctzll(targets), vector);
+		return;
+	}
+	for (cluster = 0; cluster < 4; cluster++) {
+		u32 members = targets >> 16 * cluster & 0xffff;
+
+		if (members)
+			send(cluster << 16 | members, ICR_LOGICAL | vector);
+	}
 }
 
 /* The guest's clock, as KVM keeps it: Documentation/virt/kvm/x86/msr.rst. */
@@ -195,13 +261,13 @@ __attribute__((interrupt)) static void on_call(struct frame *frame)
 	(void)frame;
 	for (; callers; callers &= callers - 1)
 		cpus[__builtin_ctzll(callers)].answered[cpu->id] = tsc();
-	write_msr(X2APIC_EOI, 0);
+	end_of_interrupt();
 }
 
 __attribute__((interrupt)) static void on_wake(struct frame *frame)
 {
 	(void)frame;
-	write_msr(X2APIC_EOI, 0);
+	end_of_interrupt();
 }
 
 __attribute__((interrupt)) static void on_spurious(struct frame *frame)
@@ -263,9 +329,9 @@ static void call(struct cpu *cpu, u64 targets)
 	}
 	begin = tsc();
 	if (kind == ALL)
-		write_msr(X2APIC_ICR, ICR_ALL_BUT_SELF | vector);
+		send(0, ICR_ALL_BUT_SELF | vector);
 	else
-		write_msr(X2APIC_ICR, (u64)__builtin_ctzll(targets) << 32 | vector);
+		send_to(targets, vector);
 	for (left = targets; left;) {
 		u32 target = __builtin_ctzll(left);
 
@@ -323,6 +389,22 @@ static void look_at_clock(void)
 	}
 }
 
+/* @count of the other vCPUs, never all of them. */
+static u64 choose(struct cpu *cpu, u32 count)
+{
+	u64 chosen = 0;
+
+	while (count) {
+		u64 one = 1ull << random_below(cpu, nr_cpus);
+
+		if (one == 1ull << cpu->id || (chosen & one))
+			continue;
+		chosen |= one;
+		count--;
+	}
+	return chosen;
+}
+
 static void work(struct cpu *cpu)
 {
 	u64 all = nr_cpus == 64 ? ~0ull : (1ull << nr_cpus) - 1;
@@ -339,6 +421,8 @@ static void work(struct cpu *cpu)
 		target = (cpu->id + 1 + random_below(cpu, nr_cpus - 1)) % nr_cpus;
 		if (kind == LOCK)
 			hold(cpu);
+		else if (kind == SOME)
+			call(cpu, choose(cpu, some));
 		else
 			call(cpu, kind == ALL ? others : 1ull << target);
 		if (tsc() >= window_begin)
@@ -380,9 +464,14 @@ static struct cpu *set_up(void)
 	u32 id;
 
 	asm volatile("lidt %0" :: "m"(pointer));
-	write_msr(MSR_APIC_BASE, read_msr(MSR_APIC_BASE) | 0xc00);	/* x2APIC */
-	write_msr(X2APIC_SPURIOUS, 0x100 | VECTOR_SPURIOUS);
-	id = read_msr(X2APIC_ID);
+	if (mode == XAPIC_MODE) {
+		*xapic(XAPIC_SPURIOUS) = 0x100 | VECTOR_SPURIOUS;
+		id = *xapic(XAPIC_ID) >> 24;
+	} else {
+		write_msr(MSR_APIC_BASE, read_msr(MSR_APIC_BASE) | 0xc00);
+		write_msr(X2APIC_SPURIOUS, 0x100 | VECTOR_SPURIOUS);
+		id = read_msr(X2APIC_ID);
+	}
 	if (id >= MAX_CPUS)
 		fail("a vCPU with an APIC id above 63");
 	cpus[id].id = id;
@@ -413,10 +502,10 @@ static void start_others(void)
 	trampoline_cr3 = cr3;
 	for (i = 0; trampoline + i < trampoline_end; i++)
 		to[i] = trampoline[i];
-	write_msr(X2APIC_ICR, ICR_ALL_BUT_SELF | ICR_INIT);
+	send(0, ICR_ALL_BUT_SELF | ICR_INIT);
 	for (begin = tsc(); since_ns(begin) < 1000000;)
 		pause();
-	write_msr(X2APIC_ICR, ICR_ALL_BUT_SELF | ICR_STARTUP | TRAMPOLINE >> 12);
+	send(0, ICR_ALL_BUT_SELF | ICR_STARTUP | TRAMPOLINE >> 12);
 	for (begin = tsc(); ready < nr_cpus;) {
 		if (since_ns(begin) > 10000000000ull)
 			fail("not all vCPUs have started");
@@ -471,15 +560,44 @@ static u64 number(const char *name)
 	return value;
 }
 
+/* Which workload is ordered, of those that call some: sets how many, and how. */
+static int ordered_some(void)
+{
+	static const struct {
+		const char *begin;
+		int count;	/* below 0: so many less than all */
+	} counts[] = {
+		{ "\"truth-2-", 2 }, { "\"truth-3-", 3 }, { "\"truth-half-", 0 },
+		{ "\"truth-but2-", -2 },
+	};
+	u32 i;
+
+	for (i = 0; i < sizeof(counts) / sizeof(*counts); i++) {
+		const char *how = after(counts[i].begin);
+		int count = counts[i].count;
+
+		if (!how)
+			continue;
+		some = count > 0 ? count : count ? (int)nr_cpus + count : (int)nr_cpus / 2;
+		if (some < 1 || some >= nr_cpus)
+			fail("it needs more vCPUs to call so many");
+		mode = how[0] == 'c' ? CLUSTER : how[1] == '2' ? X2APIC : XAPIC_MODE;
+		return 1;
+	}
+	return 0;
+}
+
 static enum kind ordered_kind(void)
 {
 	static const char *const names[] = {
-		[CALL] = "\"truth-call\"", [ALL] = "\"truth-all\"",
+		[CALL] = "\"truth-call\"", [ALL] = "\"truth-all\"", [SOME] = "",
 		[WAKE] = "\"truth-wake\"", [LOCK] = "\"truth-lock\"",
 	};
 
+	if (ordered_some())
+		return SOME;
 	for (u32 i = 0; i < sizeof(names) / sizeof(*names); i++)
-		if (after(names[i]))
+		if (i != SOME && after(names[i]))
 			return i;
 	fail("no such workload");
 	return 0;
@@ -551,6 +669,25 @@ static void obey(void)
 	kind = ordered_kind();
 }
 
+/* The APIC's page is at 3 to 4 GiB, which the VMM's tables may lack. */
+static void map_xapic(void)
+{
+	static u64 level3[512] __attribute__((aligned(4096)));
+	static u64 level2[512] __attribute__((aligned(4096)));
+	u64 *level4, cr3;
+	u32 i;
+
+	asm volatile("mov %%cr3, %0" : "=r"(cr3));
+	level4 = (u64 *)(cr3 & ~0xfffull);
+	for (i = 0; i < 512 && (level4[0] & 1); i++)
+		level3[i] = ((u64 *)(level4[0] & ~0xfffull))[i];
+	level2[(XAPIC >> 21) & 511] = (XAPIC & ~0x1fffffull) | PAGE_WRITABLE | PAGE_LARGE |
+				      PAGE_UNCACHED;
+	level3[3] = (u64)level2 | PAGE_WRITABLE;
+	level4[0] = (u64)level3 | PAGE_WRITABLE;
+	asm volatile("mov %0, %%cr3" :: "r"(cr3) : "memory");
+}
+
 void first(void)
 {
 	struct cpu *cpu;
@@ -558,9 +695,10 @@ void first(void)
 	gate(VECTOR_CALL, on_call);
 	gate(VECTOR_WAKE, on_wake);
 	gate(VECTOR_SPURIOUS, on_spurious);
-	cpu = set_up();
+	map_xapic();
 	print("VMFIRST READY\n");
 	obey();
+	cpu = set_up();
 	ready = 1;
 	start_others();
 	work(cpu);

@@ -67,6 +67,11 @@ pub fn build_operators(options: &[&str]) -> PathBuf {
     repo().join("target/release")
 }
 
+/// The packages of the series on Debian's configuration, that of the kernel first.
+pub fn kernel_packages() -> Vec<PathBuf> {
+    workshop().kernel_packages().unwrap().files().unwrap()
+}
+
 /// A host whose guests have Debian's own kernel.
 pub fn host_of_debian() -> Host {
     workshop().host_of_debian(WORKLOAD).unwrap()
@@ -99,6 +104,11 @@ pub fn script(text: &str) -> Launch {
         command: ["/bin/busybox", "sh", "-c", text].map(String::from).into(),
         input: String::new(),
     }
+}
+
+/// A host with the series and the kernel's own selftest.
+pub fn host_of_selftest() -> Host {
+    workshop().selftest_host().unwrap()
 }
 
 /// A command on the host, whose words have no blanks in them.
@@ -151,6 +161,16 @@ pub fn run_host(host: &Host, job: &Job, seed: u64) -> (Output, Done) {
 /// Runs the probe of bare vCPUs, once for each line of arguments, on a host of
 /// `pcpus` CPUs: what it said each time, and the host's console, without a report.
 pub fn probe(variant: Variant, pcpus: u32, commands: &[&str]) -> (Vec<Value>, String) {
+    probe_seeded(variant, pcpus, commands, 1)
+}
+
+/// As [`probe`], in the host of another seed.
+pub fn probe_seeded(
+    variant: Variant,
+    pcpus: u32,
+    commands: &[&str],
+    seed: u64,
+) -> (Vec<Value>, String) {
     let launch = |args: &&str| Launch {
         command: std::iter::once("/vmfirst/ipi-probe")
             .chain(args.split(' '))
@@ -159,7 +179,7 @@ pub fn probe(variant: Variant, pcpus: u32, commands: &[&str]) -> (Vec<Value>, St
         input: String::new(),
     };
     let job = Job::Launches(commands.iter().map(launch).collect());
-    let (output, done) = run_probe(&kernel(variant), pcpus, &job);
+    let (output, done) = run_probe(&kernel(variant), pcpus, &job, seed);
     let console = String::from_utf8_lossy(&output.console).into_owned();
     let Done::Launches(launched) = done else {
         panic!("{done:?}: {console}");
@@ -173,7 +193,7 @@ pub fn probe(variant: Variant, pcpus: u32, commands: &[&str]) -> (Vec<Value>, St
     (values, console)
 }
 
-fn run_probe(kernel: &Kernel, pcpus: u32, job: &Job) -> (Output, Done) {
+fn run_probe(kernel: &Kernel, pcpus: u32, job: &Job, seed: u64) -> (Output, Done) {
     let (emulator, initrd) = workshop().probe().unwrap();
     let machine = Machine {
         emulator,
@@ -182,7 +202,7 @@ fn run_probe(kernel: &Kernel, pcpus: u32, job: &Job) -> (Output, Done) {
         pcpus,
         mem_mib: MEM_MIB,
         round_ns: 3000,
-        seed: 1,
+        seed,
         limit_s: LIMIT_S,
     };
     let work = tempfile::tempdir().unwrap();

@@ -34,6 +34,8 @@ fn every_way_to_send_an_ipi_is_seen() {
         "ping --via mmio --vcpus 4",
         "ping --via msr --vcpus 4",
         "ping --via hypercall --vcpus 4",
+        "ping --via mmio --burst --vcpus 5",
+        "ping --via msr --burst --vcpus 5",
     ];
     let (results, _) = probe(Variant::Patched, 1, &commands);
     for (command, result) in commands.iter().zip(&results) {
@@ -51,7 +53,7 @@ fn every_way_to_send_an_ipi_is_seen() {
 fn switched_off_nothing_is_seen() {
     let commands = [
         "ping --via mmio --set ipi_tracking=N",
-        "ping --via mmio --vcpus 4 --set ipi_tracking=Y --set ipi_multicast=N",
+        "ping --via msr --burst --vcpus 5 --set ipi_tracking=N",
     ];
     let (results, _) = probe(Variant::Patched, 1, &commands);
     for (command, result) in commands.iter().zip(&results) {
@@ -67,18 +69,17 @@ fn records_cost_what_was_promised() {
     let commands = [
         "ping --via msr --set ipi_tracking=N",
         "ping --via msr --set ipi_tracking=Y",
-        "ping --via msr --set ipi_eoi=Y",
     ];
     let (results, _) = probe(Variant::Patched, 1, &commands);
-    let [off, on, eoi] = results.as_slice() else {
+    let [off, on] = results.as_slice() else {
         panic!("{results:?}");
     };
     let send = number(on, "send_cycles") - number(off, "send_cycles");
     assert!(send <= 25, "a tracked send costs {send} more: {on} {off}");
-    let end = number(eoi, "eoi_cycles") - number(on, "eoi_cycles");
-    assert!(
-        end <= 25,
-        "an EOI that matches costs {end} more: {eoi} {on}"
+    let [end_off, end_on] = [off, on].map(|result| number(result, "eoi_cycles"));
+    assert_eq!(
+        end_on, end_off,
+        "an EOI has nothing to do with it: {on} {off}"
     );
 }
 
@@ -90,6 +91,21 @@ fn a_pick_by_the_own_record_costs_the_same_for_16_and_240_vcpus() {
     assert!(count(few, "spin_served") > 100, "{few}");
     let (few, many) = (number(few, "median_cycles"), number(many, "median_cycles"));
     assert!(many <= few + few / 50, "{many} for 240 vCPUs, {few} for 16");
+}
+
+/// A receiver whose thread sleeps in the host, on a page that nobody brings, is not about to
+/// answer: the spinner goes on to yield to others.
+#[test]
+fn a_receiver_that_sleeps_in_the_host_keeps_nobody_from_being_helped() {
+    let (results, console) = probe(Variant::Kunit, 1, &["stuck"]);
+    let (exits, served) = (
+        count(&results[0], "spin_exits"),
+        count(&results[0], "spin_served"),
+    );
+    assert!(exits > 20, "{results:?} {console}");
+    assert_eq!(served, 0, "{results:?}");
+    // Most spin exits keep their turn: the spinner is owed a slice, since it lends.
+    assert!(hits(&results[0]) > 20, "{results:?}");
 }
 
 #[test]
@@ -116,6 +132,6 @@ fn survive(variant: Variant) {
         number(&results[0], "interrupts_taken") > 1000,
         "{results:?}"
     );
-    assert_eq!(number(&results[0], "settings"), 7, "{results:?}");
+    assert_eq!(number(&results[0], "settings"), 2, "{results:?}");
     assert!(!console.contains("data-race"), "{console}");
 }

@@ -11,9 +11,10 @@ use testbed::machine::complaint;
 
 /// What KUnit prints of our suites when all is well.
 const SUITES: &[&str] = &[
-    "# kvm_ipi_link: pass:14 fail:0 skip:0 total:14",
+    "# kvm_ipi_record: pass:22 fail:0 skip:0 total:22",
     "# sched_yield_math: pass:9 fail:0 skip:0 total:9",
-    "# sched_directed_yield: pass:6 fail:0 skip:0 total:6",
+    "# sched_debooster: pass:5 fail:0 skip:0 total:5",
+    "# sched_directed_yield: pass:15 fail:0 skip:0 total:15",
 ];
 
 #[test]

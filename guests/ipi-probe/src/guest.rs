@@ -26,6 +26,10 @@ pub const VCPUS: u64 = 0x600c;
 pub const ICR: u64 = 0x6010;
 /// For hypercalls: bitmap of the receivers.
 pub const BITMAP: u64 = 0x6014;
+/// `Ping` waits for the vCPUs from 1 up to before this one.
+pub const WAITED: u64 = 0x6018;
+/// `Ping` sends to the vCPUs from 1 up to before this one, in as many IPIs.
+pub const SENT: u64 = 0x601c;
 /// What came out: rounds of `Ping`; least cycles of a send; least cycles of an EOI.
 pub const ROUNDS: u64 = 0x6100;
 /// Least cycles of a send.
@@ -50,6 +54,8 @@ pub const STACKS: u64 = 0x20000;
 pub const GAPS: u64 = 0x70000;
 /// At most that many of them.
 pub const GAPS_MAX: u64 = 1024;
+/// The page that `Stuck` misses.
+pub const MISSING: u64 = 0xf_0000;
 /// All of the guest's memory.
 pub const MEMORY: u64 = 0x10_0000;
 
@@ -66,7 +72,8 @@ pub enum Program {
     Storm = 0,
     /// The first one sends, and spins until all others have taken the IPI.
     Ping = 1,
-    /// The first one sends to another one that runs but never answers, and spins.
+    /// The first one sends to another one that runs but never answers, and spins; at each
+    /// spin exit it sends again.
     Gap = 2,
     /// The first two yield to each other by hypercall, as fast as they can.
     Race = 3,
@@ -76,6 +83,9 @@ pub enum Program {
     Spin = 5,
     /// All spin without PAUSE, which to the host is work like any other.
     Compute = 6,
+    /// The first one sends to the second one, which touches a page that isn't there, and
+    /// spins; the others compute.
+    Stuck = 7,
 }
 
 global_asm!(
@@ -122,6 +132,8 @@ global_asm!(
     "je 80f",
     "cmp eax, 6",
     "je 90f",
+    "cmp eax, 7",
+    "je 95f",
     "cmp eax, 1",
     "je 20f",
     "ja 30f",
@@ -172,9 +184,14 @@ global_asm!(
     "21: inc ebx",
     "rdtsc",
     "mov edi, eax",
-    "mov eax, dword ptr ds:[0x6010]",
     "mov edx, 1",
+    "26: mov eax, dword ptr ds:[0x6010]",
+    "push edx",
     "call ipi_probe_send",
+    "pop edx",
+    "inc edx",
+    "cmp edx, dword ptr ds:[0x601c]",
+    "jb 26b",
     "rdtsc",
     "sub eax, edi",
     "cmp eax, dword ptr ds:[0x6104]",
@@ -188,7 +205,7 @@ global_asm!(
     "pause",
     "jmp 23b",
     "24: inc esi",
-    "cmp esi, dword ptr ds:[0x600c]",
+    "cmp esi, dword ptr ds:[0x6018]",
     "jb 23b",
     "mov dword ptr ds:[0x6100], ebx",
     "jmp 21b",
@@ -205,10 +222,10 @@ global_asm!(
     "jmp ipi_probe_done",
     "33: cmp dword ptr ds:[0x7004], 0",
     "je 33b",
-    "mov eax, dword ptr ds:[0x6010]",
+    "xor ebx, ebx",
+    "34: mov eax, dword ptr ds:[0x6010]",
     "mov edx, 1",
     "call ipi_probe_send",
-    "xor ebx, ebx",
     "31: rdtsc",
     "mov edi, eax",
     "pause",
@@ -220,7 +237,7 @@ global_asm!(
     "inc ebx",
     "mov dword ptr ds:[0x610c], ebx",
     "cmp ebx, 1024",
-    "jb 31b",
+    "jb 34b",
     "jmp ipi_probe_done",
     // Race.
     "60: call ipi_probe_yield",
@@ -246,6 +263,20 @@ global_asm!(
     // Compute.
     "90: cmp dword ptr ds:[0x6004], 0",
     "je 90b",
+    "jmp ipi_probe_done",
+    // Stuck.
+    "95: cmp ebp, 1",
+    "ja 90b",
+    "je 97f",
+    "96: cmp dword ptr ds:[0x7004], 0",
+    "je 96b",
+    "mov eax, dword ptr ds:[0x6010]",
+    "mov edx, 1",
+    "call ipi_probe_send",
+    "jmp 80b",
+    "97: inc dword ptr ds:[0x7004]",
+    "inc dword ptr ds:[0xf0000]",
+    "jmp 90b",
     "ipi_probe_done:",
     "cli",
     "mov dx, 0xf4",

@@ -5,6 +5,7 @@
 mod counters;
 mod error;
 mod guest;
+mod missing;
 mod storm;
 mod switches;
 mod vm;
@@ -28,6 +29,8 @@ use crate::vm::{ALL_BUT_SELF, Config, Place, Via, Vm};
 /// Examples:
 ///   ipi-probe ping --via msr             one sender, one receiver, one CPU
 ///   ipi-probe ping --via mmio --vcpus 4  to all others, as a TLB shootdown
+///   ipi-probe ping --via msr --vcpus 5 --burst  to three of five, as Linux does
+///   ipi-probe stuck                      to one whose thread sleeps in the host
 ///   ipi-probe gap --vcpus 240            what a spin exit costs
 ///   ipi-probe storm --vcpus 8 --ms 500   all kinds, with resets and new settings
 ///   ipi-probe switches                   what the scheduler costs without yields
@@ -35,8 +38,9 @@ use crate::vm::{ALL_BUT_SELF, Config, Place, Via, Vm};
 #[derive(Debug, Parser)]
 #[command(version, verbatim_doc_comment)]
 struct Args {
-    /// First give a parameter of KVM, or a tunable in /sys/kernel/directed_yield, a
-    /// value, such as ipi_tracking=N or mode=off; may be repeated.
+    /// First give a parameter of KVM, a tunable in /sys/kernel/directed_yield or a file in
+    /// /sys/kernel/debug/sched a value, such as ipi_tracking=N, mode=transfer or
+    /// features=NO_DIRECTED_YIELD; may be repeated.
     #[arg(long, global = true, value_name = "NAME=VALUE", value_parser = setting)]
     set: Vec<(String, String)>,
     #[command(subcommand)]
@@ -53,8 +57,18 @@ enum Command {
         /// With more than 2, the IPI goes to all but the sender.
         #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(2..=16))]
         vcpus: u8,
+        /// To all but itself and the last one, in an IPI each, as Linux sends to some.
+        #[arg(long)]
+        burst: bool,
         /// For how many ms.
         #[arg(long, default_value_t = 100)]
+        ms: u64,
+    },
+    /// The first vCPU sends to one whose thread sleeps in the host for a page, and spins;
+    /// two others compute on the same CPU.
+    Stuck {
+        /// For how many ms.
+        #[arg(long, default_value_t = 400)]
         ms: u64,
     },
     /// The first vCPU sends to one that runs and never answers, and spins: cycles
@@ -81,12 +95,22 @@ enum Command {
         #[arg(long, default_value_t = 20_000)]
         rounds: u64,
     },
-    /// Two vCPUs yield to each other: what each thread gets, in ns of CPU time.
+    /// vCPUs yield to each other: what each thread gets, in ns of CPU time.
     Yields(yields::Args),
+    /// Never sleeps, until it is killed.
+    #[command(hide = true)]
+    Hog {
+        /// Where.
+        cpu: usize,
+    },
 }
 
 /// Where what `--set` changes is looked for.
-const FOLDERS: [&str; 2] = ["/sys/module/kvm/parameters", "/sys/kernel/directed_yield"];
+const FOLDERS: [&str; 3] = [
+    "/sys/module/kvm/parameters",
+    "/sys/kernel/directed_yield",
+    "/sys/kernel/debug/sched",
+];
 
 /// A fixed, edge-triggered, asserted IPI of a vector that nothing else uses.
 const FIXED: u32 = 0x4051;
@@ -122,10 +146,17 @@ fn run(args: &Args) -> Result<serde_json::Value, Error> {
     let kvm = Kvm::new().map_err(|e| Error::setup("open /dev/kvm", e))?;
     match &args.command {
         Command::Switches { rounds } => switches::run(*rounds),
-        Command::Ping { via, vcpus, ms } => ping(&kvm, *via, *vcpus, *ms),
+        Command::Ping {
+            via,
+            vcpus,
+            burst,
+            ms,
+        } => ping(&kvm, *via, *vcpus, *burst, *ms),
+        Command::Stuck { ms } => stuck(&kvm, *ms),
         Command::Gap { vcpus } => gap(&kvm, *vcpus),
         Command::Storm { vcpus, ms } => storm::run(&kvm, *vcpus, *ms),
         Command::Yields(args) => yields::run(&kvm, args),
+        Command::Hog { cpu } => yields::hog(*cpu),
     }
 }
 
@@ -138,18 +169,23 @@ fn set(name: &str, value: &str) -> Result<(), Error> {
     fs::write(file, value).map_err(|e| Error::setup("set a parameter", e))
 }
 
-fn ping(kvm: &Kvm, via: Via, vcpus: u8, ms: u64) -> Result<serde_json::Value, Error> {
+fn ping(kvm: &Kvm, via: Via, vcpus: u8, burst: bool, ms: u64) -> Result<serde_json::Value, Error> {
     let config = Config {
         via,
         program: Program::Ping,
         place: Place::Shared,
         vcpus,
-        icr: if vcpus > 2 {
+        icr: if vcpus > 2 && !burst {
             FIXED | ALL_BUT_SELF
         } else {
             FIXED
         },
         running: vcpus,
+        burst: if burst {
+            vcpus.saturating_sub(2).max(1)
+        } else {
+            0
+        },
     };
     let vm = Vm::start(kvm, config)?;
     thread::sleep(Duration::from_millis(ms));
@@ -165,6 +201,24 @@ fn ping(kvm: &Kvm, via: Via, vcpus: u8, ms: u64) -> Result<serde_json::Value, Er
     Ok(result)
 }
 
+fn stuck(kvm: &Kvm, ms: u64) -> Result<serde_json::Value, Error> {
+    let config = Config {
+        via: Via::Msr,
+        program: Program::Stuck,
+        place: Place::Shared,
+        vcpus: 4,
+        icr: FIXED,
+        running: 4,
+        burst: 0,
+    };
+    let vm = Vm::start(kvm, config)?;
+    thread::sleep(Duration::from_millis(ms));
+    let counted = counters::kvm();
+    vm.stop()?;
+    vm.end()?;
+    Ok(serde_json::json!({ "counters": counted }))
+}
+
 fn gap(kvm: &Kvm, vcpus: u8) -> Result<serde_json::Value, Error> {
     let config = Config {
         via: Via::Mmio,
@@ -173,6 +227,7 @@ fn gap(kvm: &Kvm, vcpus: u8) -> Result<serde_json::Value, Error> {
         vcpus,
         icr: FIXED,
         running: 2,
+        burst: 0,
     };
     let vm = Vm::start(kvm, config)?;
     let enough = u32::try_from(guest::GAPS_MAX).unwrap_or(0);

@@ -15,15 +15,7 @@ use crate::vm::{Config, Place, Via, Vm};
 /// Settings of the series, and the values that they get in turn.
 const SETTINGS: &[(&str, &[&str])] = &[
     ("/sys/module/kvm/parameters/ipi_tracking", &["N", "Y"]),
-    ("/sys/module/kvm/parameters/ipi_multicast", &["N", "Y"]),
-    ("/sys/module/kvm/parameters/ipi_eoi", &["Y", "N", "Y"]),
-    ("/sys/module/kvm/parameters/relaxed_boost", &["N", "Y"]),
-    ("/sys/module/kvm/parameters/spin_rescan", &["N", "Y"]),
-    (
-        "/sys/module/kvm/parameters/ipi_window_ns",
-        &["1", "1000000000", "50000000"],
-    ),
-    ("/sys/kernel/debug/kvm/yield_ranks", &["0", "0x55", "0x7f"]),
+    ("/sys/module/kvm/parameters/yield_times", &["Y", "N"]),
 ];
 
 /// How long a VM lives in ms.
@@ -45,6 +37,7 @@ pub fn run(kvm: &Kvm, vcpus: u8, ms: u64) -> Result<serde_json::Value, Error> {
             icr: 0,
             place: Place::Free,
             running: vcpus,
+            burst: 0,
         };
         let vm = Vm::start(kvm, config)?;
         for (path, values) in &settings {

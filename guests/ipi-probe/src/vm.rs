@@ -11,6 +11,7 @@ use vmm_sys_util::signal::{Killable, register_signal_handler};
 
 use crate::Error;
 use crate::guest::{self, Program};
+use crate::missing::MissingPage;
 
 /// How the guest sends IPIs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -30,6 +31,8 @@ pub enum Place {
     Shared,
     /// Each on the CPU of its number.
     Apart,
+    /// All but the last on the first CPU, that one on the second.
+    Crowd,
     /// Wherever the host puts them.
     Free,
 }
@@ -49,6 +52,8 @@ pub struct Config {
     pub place: Place,
     /// Only that many of the vCPUs ever run.
     pub running: u8,
+    /// To how many vCPUs `Ping` sends, in as many IPIs; 0: one IPI to whomever `icr` says.
+    pub burst: u8,
 }
 
 /// A VM whose vCPUs run.
@@ -57,6 +62,7 @@ pub struct Vm {
     threads: Vec<JoinHandle<Result<(), Error>>>,
     thread_ids: Vec<i32>,
     leave: Arc<AtomicBool>,
+    missing: Option<MissingPage>,
     // Kept until the threads have ended.
     _vm: VmFd,
 }
@@ -90,6 +96,10 @@ impl Vm {
         unsafe { vm.set_user_memory_region(region) }.map_err(|e| Error::setup("give memory", e))?;
         load(&memory, config).map_err(|e| Error::setup("load the guest", e))?;
 
+        let missing = match config.program {
+            Program::Stuck => Some(MissingPage::hold(address as u64 + guest::MISSING)?),
+            _ => None,
+        };
         let mut vcpus = Vec::new();
         for index in 0..config.vcpus {
             vcpus.push(vcpu(kvm, &vm, index)?);
@@ -106,6 +116,7 @@ impl Vm {
                 let cpu = match config.place {
                     Place::Shared => Some(0),
                     Place::Apart => runs.then_some(index),
+                    Place::Crowd => Some(usize::from(index + 1 == usize::from(config.vcpus))),
                     Place::Free => None,
                 };
                 thread::spawn(move || {
@@ -123,6 +134,7 @@ impl Vm {
             threads,
             thread_ids: thread_ids.into_iter().map(|(_, tid)| tid).collect(),
             leave,
+            missing,
             _vm: vm,
         })
     }
@@ -147,7 +159,7 @@ impl Vm {
     /// Ends all vCPUs, also those that wait for a SIPI that will never come.
     pub fn end(self) -> Result<(), Error> {
         self.leave.store(true, Ordering::SeqCst);
-        let mut result = Ok(());
+        let mut result = self.missing.as_ref().map_or(Ok(()), MissingPage::bring);
         for thread in self.threads {
             while !thread.is_finished() {
                 // It fails only if the thread has ended meanwhile.
@@ -202,6 +214,13 @@ fn load(memory: &GuestMemoryMmap, config: Config) -> Result<(), vm_memory::Guest
     word(guest::PROGRAM, config.program as u32)?;
     word(guest::VCPUS, config.vcpus.into())?;
     word(guest::ICR, config.icr)?;
+    let all = config.vcpus.into();
+    let (sent, waited) = match config.burst {
+        0 => (2, all),
+        receivers => (u32::from(receivers) + 1, u32::from(receivers) + 1),
+    };
+    word(guest::SENT, sent)?;
+    word(guest::WAITED, waited)?;
     let receivers = if config.icr & ALL_BUT_SELF == ALL_BUT_SELF {
         (1_u32 << config.vcpus.min(31)) - 2
     } else {
