@@ -105,8 +105,8 @@ pub enum Outcome {
 
 /// A spin exit of vCPU `me` (`kvm_vcpu_on_spin`).
 ///
-/// `awaited` and `receivers`: those of [`crate::ipi::Record`]. `kernel_mode`, `vcpus` and `last_boosted`:
-/// see [`scan`]. `try_yield` asks the scheduler.
+/// `awaited` and `receivers`: those of [`crate::ipi::Record`]. `kernel_mode`, `vcpus` and
+/// `last_boosted`: see [`scan`]. `try_yield` asks the scheduler.
 pub fn cascade(
     me: u32,
     awaited: Awaited,

@@ -63,19 +63,13 @@ fn spin_exit() {
 #[test]
 fn a_change_in_a_spin_exit_is_noticed() {
     let mutants = [
-        ("if (awaited) {", "if (0) {"),
-        ("awaited == 1", "0"),
-        ("if (idx == me->vcpu_idx)", "if (0)"),
-        ("try--;", ""),
+        ("spin_exit", "if (awaited) {", "if (0) {"),
+        ("spin_exit", "awaited == 1", "0"),
+        ("spin_exit", "if (idx == me->vcpu_idx)", "if (0)"),
+        ("spin_exit", "try--;", ""),
     ];
-    let Some(c) = spin_exit_source() else {
-        return;
-    };
-    let case = named(SPIN_EXIT, "spin_exit");
-    for (from, to) in mutants {
-        assert_eq!(c.matches(from).count(), 1, "{from:?} in kvm_main.c");
-        let worker = Worker::in_c(&c.replacen(from, to, 1), &[case], NARGS);
-        assert_differs(&worker, case, from, to);
+    if let Some(c) = spin_exit_source() {
+        assert_all_noticed(&c, SPIN_EXIT, NARGS, &mutants);
     }
 }
 
@@ -125,13 +119,7 @@ fn a_change_in_spin_is_noticed() {
         ("search", "KVM_YIELD_IPI) > 0", "KVM_YIELD_IPI) >= 0"),
         ("search", "found->pending || found->in_handler ||", ""),
     ];
-    let c = spin::definitions();
-    for (name, from, to) in mutants {
-        assert!(c.contains(from), "{from:?} in the kernel's functions");
-        let case = named(SPIN, name);
-        let worker = Worker::in_c(&c.replace(from, to), &[case], NARGS);
-        assert_differs(&worker, case, from, to);
-    }
+    assert_all_noticed(&spin::definitions(), SPIN, NARGS, &mutants);
 }
 
 /// Every function of the headers is compared: a new one wants a case.
@@ -237,14 +225,8 @@ fn a_change_in_fair_is_noticed() {
         ("takes_turns_with", "p->se.lends && p->mm", "p->mm"),
         ("takes_turns_with", "p->mm && p->mm == curr->mm", "p->mm"),
     ];
-    let Some(c) = fair_source() else {
-        return;
-    };
-    for (name, from, to) in mutants {
-        assert_eq!(c.matches(from).count(), 1, "{from:?} in fair.c");
-        let case = named(FAIR, name);
-        let worker = Worker::in_c(&c.replacen(from, to, 1), &[case], fair::NARGS);
-        assert_differs(&worker, case, from, to);
+    if let Some(c) = fair_source() {
+        assert_all_noticed(&c, FAIR, fair::NARGS, &mutants);
     }
 }
 
@@ -322,17 +304,7 @@ fn a_change_in_c_is_noticed() {
         ),
         ("yield_recent", "< (s64)window", "<= (s64)window"),
     ];
-    let header = source::header(YIELD_HEADER);
-    for (name, from, to) in mutants {
-        assert_eq!(
-            header.matches(from).count(),
-            1,
-            "{from:?} in {YIELD_HEADER}"
-        );
-        let case = named(YIELD_MATH, name);
-        let worker = Worker::in_c(&header.replacen(from, to, 1), &[case], NARGS);
-        assert_differs(&worker, case, from, to);
-    }
+    assert_all_noticed(&source::header(YIELD_HEADER), YIELD_MATH, NARGS, &mutants);
 }
 
 /// One constant changed in the Rust: the same.
@@ -391,6 +363,16 @@ fn compare_all(header: &str, cases: &[&Case]) {
 fn check(worker: &Worker, case: &Case) {
     let difference = worker.compare(case, &mut Inputs::new(1), count());
     assert!(difference.is_none(), "{}: {difference:#x?}", case.name);
+}
+
+/// Each of `mutants`, a case's name and what stands once in the C for what, is noticed.
+fn assert_all_noticed(c: &str, cases: &[Case], nargs: usize, mutants: &[(&str, &str, &str)]) {
+    for (name, from, to) in mutants {
+        assert_eq!(c.matches(from).count(), 1, "{from:?} in the C");
+        let case = named(cases, name);
+        let worker = Worker::in_c(&c.replacen(from, to, 1), &[case], nargs);
+        assert_differs(&worker, case, from, to);
+    }
 }
 
 fn assert_differs(worker: &Worker, case: &Case, from: &str, to: &str) {

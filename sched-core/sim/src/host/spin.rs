@@ -1,7 +1,7 @@
 //! A spin exit: which vCPU KVM yields to, by sched-core's records, cascade and scan.
 
 use sched_core::cascade::{self, Outcome, Reason, Vcpu};
-use sched_core::ipi::{Awaited, Receivers, word};
+use sched_core::ipi::{Receivers, word};
 use sched_core::scan::{self, YieldTo};
 
 use super::{Host, TaskId, Where};
@@ -156,21 +156,10 @@ impl Host {
         }
         let first = me - index;
         let receivers = self.receivers(me, index, seen);
-        if receivers == Receivers::default() {
-            return self.scan(me, index, seen, boosted);
-        }
-        let attempt = |to: u32, reason| self.yield_to(me, first + to, reason);
-        match cascade::cascade(
-            index,
-            Awaited::One,
-            |_| receivers,
-            true,
-            seen,
-            boosted,
-            attempt,
-        ) {
-            Outcome::Yielded(..) => true,
-            Outcome::Served | Outcome::Nobody => false,
+        let mut attempt = |to: u32, reason| self.yield_to(me, first + to, reason);
+        match cascade::to_receiver(receivers, &mut attempt) {
+            Some(outcome) => matches!(outcome, Outcome::Yielded(..)),
+            None => self.scan(me, index, seen, boosted),
         }
     }
 
