@@ -82,6 +82,33 @@ impl Task {
     }
 }
 
+/// How far a VM has got on one CPU by its tasks of each kind, ns of vtime.
+///
+/// A task that becomes runnable there begins no earlier. With a sleeper's credit each, vCPUs
+/// of one VM that wake up by turns would take nearly all of a CPU.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Account {
+    vcpus: u64,
+    helpers: u64,
+}
+
+impl Account {
+    /// Notes what a task of the VM, on this CPU, has just been charged.
+    pub fn note(&mut self, task: &Task) {
+        match task.kind {
+            Kind::Vcpu => self.vcpus = task.vtime,
+            Kind::Helper => self.helpers = task.vtime,
+        }
+    }
+
+    fn reached(&self, kind: Kind) -> u64 {
+        match kind {
+            Kind::Vcpu => self.vcpus,
+            Kind::Helper => self.helpers,
+        }
+    }
+}
+
 /// a - b, signed.
 fn ahead(a: u64, b: u64) -> i64 {
     a.wrapping_sub(b) as i64
@@ -134,11 +161,14 @@ impl<const N: usize> Queue<N> {
     }
 
     /// Gives a task that wakes up, or comes from a CPU whose minimum was `from_min`, its
-    /// place: vtime = max(own, minimum - slice) by this queue's measure. A sleeper so gets
-    /// credit for one slice at most, and no CPU's history counts on another.
-    pub fn place(&self, task: &mut Task, from_min: u64) {
+    /// place: vtime = max(own, minimum - slice) by this queue's measure, and no less than its
+    /// VM's `account` on this CPU. A sleeper so gets credit for one slice at most, a VM for one
+    /// slice, and no CPU's history counts on another.
+    pub fn place(&self, task: &mut Task, from_min: u64, account: &Account) {
         let lead = ahead(task.vtime, from_min).max(-(SLICE as i64));
-        task.vtime = self.min_vtime.wrapping_add(lead as u64);
+        let vtime = self.min_vtime.wrapping_add(lead as u64);
+        let behind = ahead(account.reached(task.kind), vtime).max(0);
+        task.vtime = vtime.wrapping_add(behind as u64);
     }
 
     /// Enqueues a task.

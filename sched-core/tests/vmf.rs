@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 use sched_core::vmf::{
-    self, FAIR_PERIOD, FAIR_RUNTIME, Full, HELPER_BURST, Kind, Queue, SLICE, Task, WAKE_MARGIN,
+    self, Account, FAIR_PERIOD, FAIR_RUNTIME, Full, HELPER_BURST, Kind, Queue, SLICE, Task,
+    WAKE_MARGIN,
 };
 
 #[path = "support/arbitrary.rs"]
@@ -167,10 +168,12 @@ proptest! {
     fn the_minimum_only_grows(vtimes in prop::collection::vec(0..10 * SLICE, 1..40), base: u64) {
         let mut queue = Queue::<ROOM>::default();
         let mut running = task(0, 0, 0);
+        let mut account = Account::default();
+        account.note(&task(0, 0, base));
         for (n, off) in vtimes.iter().enumerate() {
             let before = queue.min_vtime();
             let mut new = task(n as u32, 0, base.wrapping_add(*off));
-            queue.place(&mut new, base);
+            queue.place(&mut new, base, &account);
             prop_assert!(ahead(new.vtime, queue.min_vtime()) >= -(SLICE as i64));
             if queue.enqueue(new).is_ok() && n % 3 == 2 {
                 running = queue.run_next().unwrap();
@@ -225,6 +228,37 @@ proptest! {
             let most = tasks * (6 + 2 * largest) * SLICE;
             prop_assert!(had.abs_diff(share) <= most, "VM {vm} had {had} of {share}");
         }
+    }
+
+    /// A VM whose vCPUs sleep and wake up by turns has no credit of a sleeper for each of
+    /// them: beside one that computes it has half of the CPU.
+    #[test]
+    fn vcpus_that_wake_by_turns_have_the_share_of_one_vm(vcpus in 1..9u32, ran in 1_000..SLICE) {
+        let mut queue = Queue::<ROOM>::default();
+        let mut accounts = [Account::default(); 2];
+        queue.enqueue(task(100, 1, 0)).unwrap();
+        let mut sleepers: Vec<Task> = (0..vcpus).map(|id| task(id, 0, 0)).collect();
+        let (mut now, mut had) = (0, [0; 2]);
+        while now < 2_000 * SLICE {
+            // One of the sleepers always wants to run.
+            if queue.iter().all(|t| t.vm == 1) {
+                let mut waking = sleepers.remove(0);
+                queue.place(&mut waking, queue.min_vtime(), &accounts[0]);
+                queue.enqueue(waking).unwrap();
+            }
+            let mut running = queue.run_next().unwrap();
+            running.charge(ran, 1);
+            now += ran;
+            let vm = running.vm as usize;
+            had[vm] += ran;
+            accounts[vm].note(&running);
+            queue.update_min(Some(&running));
+            match vm {
+                0 => sleepers.push(running),
+                _ => queue.enqueue(running).unwrap(),
+            }
+        }
+        prop_assert!(had[0].abs_diff(had[1]) <= 4 * SLICE, "{had:?}");
     }
 
     /// Who sleeps before each tick pays what it ran all the same, whatever the pieces.

@@ -117,6 +117,8 @@ struct Cpu {
     /// How often in a row it balanced in vain.
     balance_failed: u32,
     vmf: Box<vmf_queue::Queue<VMF_ROOM>>,
+    /// Of each VM.
+    vmf_accounts: Vec<vmf_queue::Account>,
     /// Of the comparison variants.
     compare: compare::OnCpu,
 }

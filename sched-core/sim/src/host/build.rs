@@ -6,6 +6,7 @@ use sched_core::cascade::Vcpu;
 use sched_core::debooster::{self, Mode as CoreMode, TaskState};
 use sched_core::eevdf::Entity;
 use sched_core::ipi::Record;
+use sched_core::vmf::Account;
 use sched_core::weight::LoadWeight;
 
 use super::compare::{Compared, OnCpu};
@@ -107,6 +108,9 @@ impl Host {
             let locks = of.filter(|s| s.action == action).map(|s| s.locks.get());
             0..locks.max().unwrap_or(0)
         };
+        for cpu in &mut self.cpus {
+            cpu.vmf_accounts.push(Account::default());
+        }
         self.vms.push(Vm {
             first,
             vcpus: spec.vcpus.as_ref().get() as u32,
@@ -220,6 +224,7 @@ fn cpu() -> Cpu {
     Cpu {
         root: Queue::default(),
         vmf: Box::default(),
+        vmf_accounts: Vec::new(),
         balance_failed: 0,
         picked_at: 0,
         vmf_give_way: false,

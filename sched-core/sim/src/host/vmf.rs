@@ -25,8 +25,9 @@ impl Host {
             kind: Kind::Vcpu,
             vtime: state.vtime,
         };
-        let queue = &mut self.cpus[cpu].vmf;
-        queue.place(&mut entity, from);
+        let on = &self.cpus[cpu];
+        on.vmf
+            .place(&mut entity, from, &on.vmf_accounts[state.vm as usize]);
         self.tasks[task as usize].vtime = entity.vtime;
         self.vmf_queue(task, cpu);
     }
@@ -64,6 +65,7 @@ impl Host {
         let siblings = state.vmf.iter().filter(|t| t.vm == entity.vm).count();
         entity.charge(ns, siblings as u32 + 1);
         self.tasks[task as usize].vtime = entity.vtime;
+        state.vmf_accounts[entity.vm as usize].note(&entity);
         state.vmf.update_min(Some(&entity));
         let ran = self.now - state.picked_at;
         if state.vmf.slice_over(&entity, ran) || self.fair_is_due(cpu) {
