@@ -6,7 +6,8 @@ use dense_bench::plan::cells;
 use dense_record::chosen::HostKernel;
 use dense_record::job::Done;
 use dense_record::measured::{CellOutput, Measured};
-use e2e::{kernel_packages, parts_of, run_cell};
+use e2e::{kernel_packages, parts_of, run_cell, workshop};
+use testbed::packages::install_for_tests;
 use testbed::proc::{self, Cancel};
 
 /// One short cell of a plan, run on another kernel and preemption model.
@@ -58,6 +59,7 @@ test "$(ls /boot /lib/modules)" = "$before"
 #[ignore = "builds Debian's kernel: an hour; needs root"]
 fn the_package_installs_beside_the_stock_kernel_and_goes() {
     let packages = kernel_packages();
+    install_for_tests(&workshop().cache, &Cancel::default()).unwrap();
     let work = tempfile::tempdir().unwrap();
     let script = work.path().join("script");
     std::fs::write(&script, INSTALL_AND_PURGE).unwrap();
