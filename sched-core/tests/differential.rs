@@ -22,33 +22,24 @@ const MUTANT_INPUTS: usize = 100_000;
 
 #[test]
 fn yield_math() {
-    compare_all(
-        &source::header(YIELD_HEADER),
-        &YIELD_MATH.iter().collect::<Vec<_>>(),
-    );
+    compare_all(&source::header(YIELD_HEADER), YIELD_MATH, NARGS, count());
 }
 
 #[test]
 fn ipi_record_word() {
-    compare_all(
-        &source::header(IPI_HEADER),
-        &IPI_RECORD_WORD.iter().collect::<Vec<_>>(),
-    );
+    compare_all(&source::header(IPI_HEADER), IPI_RECORD_WORD, NARGS, count());
 }
 
 #[test]
 fn ipi_eoi_word() {
-    compare_all(
-        &source::header(EOI_HEADER),
-        &IPI_EOI_WORD.iter().collect::<Vec<_>>(),
-    );
+    compare_all(&source::header(EOI_HEADER), IPI_EOI_WORD, NARGS, count());
 }
 
 /// What a spin exit does: the record's whole life, and the search for a target, by the
 /// kernel's own functions on vCPUs made of numbers.
 #[test]
 fn spin() {
-    compare_spin(&spin::definitions(), SPIN, count() / 10);
+    compare_all(&spin::definitions(), SPIN, NARGS, count() / 10);
 }
 
 /// The whole spin exit, with the scan. That is a function of the stock kernel, so this needs
@@ -56,7 +47,7 @@ fn spin() {
 #[test]
 fn spin_exit() {
     if let Some(c) = spin_exit_source() {
-        compare_spin(&c, SPIN_EXIT, count() / 10);
+        compare_all(&c, SPIN_EXIT, NARGS, count() / 10);
     }
 }
 
@@ -81,15 +72,6 @@ fn spin_exit_source() -> Option<String> {
         .ok()?;
     let kvm_main = source::patched(KVM_MAIN, &files[0]);
     Some(spin::definitions_with_scan(&kvm_main))
-}
-
-fn compare_spin(c: &str, cases: &[Case], inputs: usize) {
-    let cases: Vec<_> = cases.iter().collect();
-    let worker = Worker::in_c(c, &cases, NARGS);
-    for case in cases {
-        let difference = worker.compare(case, &mut Inputs::new(1), inputs);
-        assert!(difference.is_none(), "{}: {difference:#x?}", case.name);
-    }
 }
 
 /// One thing changed in the kernel's functions: the comparison has to notice.
@@ -142,13 +124,8 @@ fn no_function_is_left_out() {
 /// source: Debian's package of it, or the tree that was made of that.
 #[test]
 fn fair() {
-    let Some(c) = fair_source() else {
-        return;
-    };
-    let cases: Vec<_> = FAIR.iter().collect();
-    let worker = Worker::in_c(&c, &cases, fair::NARGS);
-    for case in cases {
-        check(&worker, case);
+    if let Some(c) = fair_source() {
+        compare_all(&c, FAIR, fair::NARGS, count());
     }
 }
 
@@ -353,16 +330,14 @@ fn a_change_in_rust_is_noticed() {
     }
 }
 
-fn compare_all(header: &str, cases: &[&Case]) {
-    let worker = Worker::in_c(header, cases, NARGS);
+/// The C of each case against its Rust, on so many inputs.
+fn compare_all(c: &str, cases: &[Case], nargs: usize, inputs: usize) {
+    let cases: Vec<_> = cases.iter().collect();
+    let worker = Worker::in_c(c, &cases, nargs);
     for case in cases {
-        check(&worker, case);
+        let difference = worker.compare(case, &mut Inputs::new(1), inputs);
+        assert!(difference.is_none(), "{}: {difference:#x?}", case.name);
     }
-}
-
-fn check(worker: &Worker, case: &Case) {
-    let difference = worker.compare(case, &mut Inputs::new(1), count());
-    assert!(difference.is_none(), "{}: {difference:#x?}", case.name);
 }
 
 /// Each of `mutants`, a case's name and what stands once in the C for what, is noticed.
